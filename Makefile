@@ -1,0 +1,30 @@
+# `make test` alone is enough on a fresh clone: it installs first where that is still to do.
+
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/installed.stamp
+PIP_INSTALL := $(VENV)/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt
+
+.PHONY: install lint test test-all
+
+install: $(INSTALLED)
+
+# The stamp is written last: an install that was cut short is done again, one that is whole is not.
+# Building in this very environment keeps the build tools pinned too.
+$(INSTALLED): setup.py constraints.txt tools/install_detectron2.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v[:2] <= (3, 12) or sys.exit("PixelCLIP is pinned for Python 3.10 to 3.12, but %s is %d.%d; choose one: make install PYTHON=python3.11" % (sys.executable, v[0], v[1]))'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) pip setuptools
+	$(PIP_INSTALL) --no-build-isolation --editable ".[dev]"
+	$(VENV)/bin/python tools/install_detectron2.py
+	touch $@
+
+lint: install
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m mypy
+
+test: install
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-all: install
+	$(VENV)/bin/python -m pytest

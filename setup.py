@@ -1,0 +1,46 @@
+"""The PixelCLIP package; tools/install_detectron2.py or the official build adds Detectron2."""
+
+from setuptools import find_packages, setup
+
+# What PixelCLIP itself imports.
+PIXELCLIP_REQUIRES = [
+    "torch>=2.1",
+    "torchvision>=0.16",
+    "open_clip_torch>=2.24",
+    "timm>=1.0",
+    "numpy>=1.26",
+    "scipy>=1.11",
+    "Pillow>=9.5",
+    "fvcore>=0.1.5.post20221221",
+    "iopath>=0.1.9",
+    "pycocotools>=2.0.7",
+    "tqdm>=4.60",
+]
+
+# What Detectron2 imports where PixelCLIP uses it. PyPI has no detectron2 that could ask for it.
+DETECTRON2_REQUIRES = [
+    "cityscapesscripts>=2.2",
+    "cloudpickle>=2.0",
+    "hydra-core>=1.1",
+    "matplotlib>=3.7",
+    "omegaconf>=2.1",
+    "opencv-python-headless>=4.8",  # the colour augmentation of SSD, in Detectron2's PointRend
+    "setuptools>=70.1,<81",  # detectron2.model_zoo imports pkg_resources, which later ones lack
+    "tabulate>=0.8",
+    "tensorboard>=2.12",
+    "termcolor>=1.1",
+    "yacs>=0.1.8",
+]
+
+setup(
+    name="pixelclip",
+    version="0.1.0",
+    description="Open-vocabulary semantic segmentation learned without labels, on Detectron2",
+    author="PixelCLIP contributors",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["pixelclip", "pixelclip.*"]),
+    package_data={"pixelclip": ["**/*.json", "**/*.yaml"]},
+    install_requires=PIXELCLIP_REQUIRES + DETECTRON2_REQUIRES,
+    extras_require={"dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8.2", "ruff>=0.6"]},
+)
