@@ -1,0 +1,62 @@
+"""Every configuration key that PixelCLIP adds to Detectron2's."""
+
+from detectron2.config import CfgNode
+
+
+def add_pixelclip_config(cfg: CfgNode) -> None:
+    """Add PixelCLIP's keys, with the published ViT-B/16 values as defaults, to a Detectron2 config.
+
+    Call it on the result of ``detectron2.config.get_cfg()`` before merging a YAML file.
+    """
+    cfg.MODEL.CLIP = _clip_config()
+    cfg.MODEL.PIXELCLIP = _pixelclip_config()
+    # CLIP's own normalisation of RGB images in 0..255.
+    cfg.MODEL.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
+    cfg.MODEL.PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
+    cfg.INPUT.FORMAT = "RGB"
+    # SSD colour augmentation of the weak (teacher's) image.
+    cfg.INPUT.COLOR_AUG_SSD = True
+    # Learning rate of the image encoder, as a multiple of SOLVER.BASE_LR.
+    cfg.SOLVER.CLIP_MULTIPLIER = 0.01
+    # Learning rate of the class prompts, as a multiple of SOLVER.BASE_LR.
+    cfg.SOLVER.PROMPT_MULTIPLIER = 10.0
+    # Learning rate at which the cosine schedule ends (Detectron2 0.5 has no such key).
+    cfg.SOLVER.BASE_LR_END = 1e-4
+
+
+def _clip_config() -> CfgNode:
+    node = CfgNode()
+    # An open_clip architecture name, or the path of an open_clip JSON model config.
+    node.ARCH = "ViT-B-16-quickgelu"
+    # An open_clip pretrained tag, a weights file, or "" for random weights.
+    node.PRETRAINED = "openai"
+    # (height, width) in pixels to which every image is resized before the image encoder.
+    node.RESOLUTION = (320, 320)
+    # What trains in the image encoder: "attention", "full" or "none".
+    node.FINETUNE = "attention"
+    return node
+
+
+def _pixelclip_config() -> CfgNode:
+    node = CfgNode()
+    # Number of clusters K, each with one learnable class prompt.
+    node.NUM_CLUSTERS = 64
+    # Number of learnable tokens L in a class prompt.
+    node.PROMPT_LENGTH = 4
+    # Text around the learnable tokens, which stand at "{}".
+    node.PROMPT_TEMPLATE = "A photo of a {} in the scene"
+    # Factor on the cosines between mask features and cluster embeddings before Sinkhorn.
+    node.ASSIGNMENT_SCALE = 100.0
+    # Number of Sinkhorn normalisation rounds.
+    node.SINKHORN_ITERS = 3
+    # Share of the old teacher that each momentum update keeps.
+    node.MOMENTUM = 0.999
+    # (height, width) at which masks are pooled and compared with the prediction.
+    node.MASK_RESOLUTION = (256, 256)
+    # Where training masks come from; "dataset": the annotations of DATASETS.TRAIN.
+    node.MASK_SOURCE = "dataset"
+    # Set of prompt templates in which class names are embedded at inference.
+    node.TEST_TEMPLATES = "imagenet_select"
+    # (height, width) of the feature map on which classes are compared at inference.
+    node.TEST_FEATURE_SIZE = (64, 64)
+    return node

@@ -1,0 +1,327 @@
+"""PixelCLIP as a Detectron2 meta-architecture.
+
+Shapes: B images, N masks in the batch, K clusters, mask resolution (Mh, Mw), C classes, feature
+grid h x w, d the width of CLIP's joint embedding space.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixelclip.data.vocabularies import validate_class_names
+from pixelclip.modeling.class_prompts import ClassPrompts
+from pixelclip.modeling.clip_loader import load_clip
+from pixelclip.modeling.finetune_policy import apply_finetune_policy
+from pixelclip.modeling.image_encoder import DenseImageEncoder
+from pixelclip.modeling.losses import mask_loss
+from pixelclip.modeling.mask_decoder import MaskDecoder
+from pixelclip.modeling.mask_pooling import pool_masks
+from pixelclip.modeling.momentum_teacher import MomentumTeacher
+from pixelclip.modeling.prompt_templates import get_prompt_templates
+from pixelclip.modeling.sinkhorn import sinkhorn
+from pixelclip.modeling.target_merging import merge_masks
+from pixelclip.modeling.text_classifier import build_text_classifier
+from pixelclip.modeling.text_encoder import TextEncoder
+
+Size = tuple[int, int]
+
+
+@META_ARCH_REGISTRY.register()
+class PixelCLIP(nn.Module):
+    """CLIP fine-tuned with unlabelled masks to segment any vocabulary.
+
+    In training mode, ``model(batched_inputs)`` returns ``{"loss_masks": scalar}``; each input is a
+    dict with
+
+    * ``image``, ``image_strong``: (3, H, W) RGB in 0..255, weakly and strongly augmented;
+    * ``masks``: (N, Mh, Mw) bool at the mask resolution, or ``instances`` whose ``gt_masks`` are
+      Detectron2 ``BitMasks`` at image resolution.
+
+    In eval mode it returns ``[{"sem_seg": (C, height, width) float32 cosines}]``; each input is a
+    dict with ``image`` and the ``height`` and ``width`` of the output in pixels (by default the
+    image's own). The classes are those of :meth:`set_vocabulary`, or of the first test data set.
+
+    Args:
+        image_encoder: the student.
+        text_encoder: frozen.
+        class_prompts: K prompts.
+        teacher: momentum average of the image encoder.
+        mask_decoder: used in training only.
+        pixel_mean, pixel_std: three values each, for RGB in 0..255.
+        clip_resolution: (height, width) to which images are resized.
+        mask_resolution: (Mh, Mw).
+        assignment_scale: factor on cosines before Sinkhorn.
+        sinkhorn_iterations: number of Sinkhorn rounds.
+        test_templates: name of the prompt template set of :meth:`set_vocabulary`'s default.
+        test_feature_size: (height, width) on which classes are compared at inference.
+        default_dataset: data set whose classes are used until :meth:`set_vocabulary` is called.
+
+    Raises:
+        ValueError: a resolution is not a multiple of the image encoder's stride.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    _text_classifier: Tensor | None
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        image_encoder: DenseImageEncoder,
+        text_encoder: TextEncoder,
+        class_prompts: ClassPrompts,
+        teacher: MomentumTeacher,
+        mask_decoder: MaskDecoder,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        clip_resolution: Size,
+        mask_resolution: Size,
+        assignment_scale: float,
+        sinkhorn_iterations: int,
+        test_templates: str,
+        test_feature_size: Size,
+        default_dataset: str | None,
+    ) -> None:
+        super().__init__()
+        _check_resolution(clip_resolution, image_encoder.stride)
+        get_prompt_templates(test_templates)
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.class_prompts = class_prompts
+        self.teacher = teacher
+        self.mask_decoder = mask_decoder
+        # (3, 1, 1) each
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        self.clip_resolution = clip_resolution
+        self.mask_resolution = mask_resolution
+        self.assignment_scale = assignment_scale
+        self.sinkhorn_iterations = sinkhorn_iterations
+        self.test_templates = test_templates
+        self.test_feature_size = test_feature_size
+        self.default_dataset = default_dataset
+        self.class_names: tuple[str, ...] = ()
+        self._templates = test_templates
+        self.register_buffer("_text_classifier", None, persistent=False)
+        # The classifier belongs to the text encoder's weights: new weights, new classifier.
+        self.register_load_state_dict_post_hook(_forget_text_classifier)
+        # Masks per cluster (K,) in the latest training batch of this process, for monitoring.
+        usage = torch.zeros(len(class_prompts.tokens), dtype=torch.long)
+        self.register_buffer("cluster_usage", usage, False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments of the constructor, out of a Detectron2 config."""
+        _check_config(cfg)
+        clip = load_clip(cfg.MODEL.CLIP.ARCH, cfg.MODEL.CLIP.PRETRAINED)
+        image_encoder, text_encoder = DenseImageEncoder(clip.visual), TextEncoder(clip)
+        apply_finetune_policy(image_encoder, cfg.MODEL.CLIP.FINETUNE)
+        node = cfg.MODEL.PIXELCLIP
+        return {
+            "image_encoder": image_encoder,
+            "text_encoder": text_encoder,
+            "class_prompts": ClassPrompts(
+                text_encoder, node.NUM_CLUSTERS, node.PROMPT_LENGTH, node.PROMPT_TEMPLATE
+            ),
+            "teacher": MomentumTeacher(image_encoder, node.MOMENTUM),
+            "mask_decoder": MaskDecoder(),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "clip_resolution": tuple(cfg.MODEL.CLIP.RESOLUTION),
+            "mask_resolution": tuple(node.MASK_RESOLUTION),
+            "assignment_scale": node.ASSIGNMENT_SCALE,
+            "sinkhorn_iterations": node.SINKHORN_ITERS,
+            "test_templates": node.TEST_TEMPLATES,
+            "test_feature_size": tuple(node.TEST_FEATURE_SIZE),
+            "default_dataset": cfg.DATASETS.TEST[0] if len(cfg.DATASETS.TEST) else None,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Device on which the model computes."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Any:
+        """Losses in training mode, ``sem_seg`` of every image in eval mode; see the class."""
+        if self.training:
+            return self.losses(batched_inputs)
+        return self.inference(batched_inputs)
+
+    def losses(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Loss between the student's prediction and the targets that the teacher makes.
+
+        The teacher is updated first.
+
+        Raises:
+            ValueError: masks of another size than the mask resolution.
+        """
+        self.teacher.update(self.image_encoder)
+        cluster_embeddings = self.class_prompts(self.text_encoder)  # (K, d)
+        masks, image_index = self._gather_masks(batched_inputs)
+        weak = self.preprocess([x["image"] for x in batched_inputs])
+        assignment = self.assign_masks(
+            self.teacher(weak), masks, image_index, cluster_embeddings.detach()
+        )
+        targets = merge_masks(
+            masks, image_index, assignment, len(batched_inputs), len(cluster_embeddings)
+        )
+        strong = self.preprocess([x["image_strong"] for x in batched_inputs])
+        logits = self.predict_masks(self.image_encoder(strong), cluster_embeddings)
+        return {"loss_masks": mask_loss(logits, targets)}
+
+    @torch.no_grad()
+    def assign_masks(
+        self, features: Tensor, masks: Tensor, image_index: Tensor, cluster_embeddings: Tensor
+    ) -> Tensor:
+        """Cluster (N,) int64 of each mask, balanced over the masks of all processes.
+
+        Args:
+            features: (B, h, w, d), the teacher's.
+            masks: (N, Mh, Mw) bool.
+            image_index: (N,) int64, ascending.
+            cluster_embeddings: (K, d).
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            mask_features = pool_masks(features, masks, image_index)  # (N, d)
+            cosines = cosine_similarity(mask_features, cluster_embeddings.float())  # (N, K)
+            soft = sinkhorn(self.assignment_scale * cosines, self.sinkhorn_iterations)
+        assignment = soft.argmax(dim=1)
+        self.cluster_usage = torch.bincount(assignment, minlength=len(cluster_embeddings))
+        return assignment
+
+    def predict_masks(self, features: Tensor, cluster_embeddings: Tensor) -> Tensor:
+        """Mask logits (B, K, 4h, 4w) of the student's features (B, h, w, d) for clusters (K, d)."""
+        similarity = cosine_similarity(features, cluster_embeddings)  # (B, h, w, K)
+        maps = similarity.permute(0, 3, 1, 2).flatten(0, 1)[:, None]  # (B*K, 1, h, w)
+        logits = self.mask_decoder(maps)  # (B*K, 1, 4h, 4w)
+        return logits.view(len(features), -1, *logits.shape[-2:])  # (B, K, 4h, 4w)
+
+    def preprocess(self, images: Sequence[Tensor]) -> Tensor:
+        """Normalise RGB images (3, H, W) in 0..255 of any sizes and resize them to one batch."""
+        resized = []
+        for image in images:
+            normalised = (image.to(self.device).float() - self.pixel_mean) / self.pixel_std
+            resized.append(
+                F.interpolate(
+                    normalised[None], self.clip_resolution, mode="bilinear", align_corners=False
+                )
+            )
+        return torch.cat(resized)
+
+    def _gather_masks(self, batched_inputs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+        """All masks (N, Mh, Mw) bool of more than one pixel, and the image (N,) of each."""
+        per_image = [self._masks_of(x) for x in batched_inputs]
+        counts = torch.tensor([len(masks) for masks in per_image], device=self.device)
+        image_index = torch.arange(len(per_image), device=self.device).repeat_interleave(counts)
+        masks = torch.cat(per_image)
+        keep = masks.flatten(1).sum(dim=1) > 1  # (N, Mh*Mw) summed to (N,)
+        return masks[keep], image_index[keep]
+
+    def _masks_of(self, inputs: Mapping[str, Any]) -> Tensor:
+        if "masks" in inputs:
+            masks = inputs["masks"].to(self.device)
+            if tuple(masks.shape[1:]) != self.mask_resolution:
+                raise ValueError(
+                    f"'masks' has shape {tuple(masks.shape)}; expected N masks of "
+                    f"{self.mask_resolution}, MODEL.PIXELCLIP.MASK_RESOLUTION. Masks at image "
+                    "resolution go into 'instances' as gt_masks."
+                )
+            return masks.bool()
+        masks = inputs["instances"].gt_masks.tensor.to(self.device)
+        if not len(masks):
+            return masks.new_zeros((0, *self.mask_resolution), dtype=torch.bool)
+        resized = F.interpolate(masks[:, None].float(), self.mask_resolution, mode="nearest")
+        return resized[:, 0].bool()
+
+    @torch.no_grad()
+    def set_vocabulary(self, class_names: Sequence[str], templates: str | None = None) -> None:
+        """Choose the classes that the model segments from now on.
+
+        Args:
+            class_names: C names; synonyms of one class are separated by a comma and a blank.
+            templates: name of a prompt template set; ``MODEL.PIXELCLIP.TEST_TEMPLATES`` by default.
+
+        Raises:
+            ValueError: no name, an empty name, an unknown template set, or a name too long for
+                CLIP's context.
+        """
+        templates = self.test_templates if templates is None else templates
+        names = tuple(validate_class_names(class_names))
+        classifier = build_text_classifier(
+            self.text_encoder, names, get_prompt_templates(templates)
+        )
+        self.class_names, self._templates, self._text_classifier = names, templates, classifier
+
+    @property
+    def text_classifier(self) -> Tensor:
+        """Unit vectors (C, d) of the current vocabulary."""
+        if self._text_classifier is None:
+            names = self.class_names or _class_names_of(self.default_dataset)
+            self.set_vocabulary(names, self._templates)
+        assert self._text_classifier is not None
+        return self._text_classifier
+
+    @torch.no_grad()
+    def inference(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
+        """Cosines of every class at every pixel; see the class."""
+        classifier = self.text_classifier
+        features = self.image_encoder(self.preprocess([x["image"] for x in batched_inputs]))
+        features = F.interpolate(
+            features.permute(0, 3, 1, 2),  # (B, d, h, w)
+            self.test_feature_size,
+            mode="bilinear",
+            align_corners=False,
+        )
+        similarity = cosine_similarity(features.permute(0, 2, 3, 1), classifier)
+        similarity = similarity.permute(0, 3, 1, 2)  # (B, C, test height, test width)
+        results = []
+        for inputs, scores in zip(batched_inputs, similarity, strict=True):
+            height, width = inputs["image"].shape[-2:]
+            size = (inputs.get("height", height), inputs.get("width", width))
+            sem_seg = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
+            results.append({"sem_seg": sem_seg})
+        return results
+
+
+def cosine_similarity(features: Tensor, vectors: Tensor) -> Tensor:
+    """Cosines (..., n) between features (..., d) and vectors (n, d)."""
+    return F.normalize(features, dim=-1) @ F.normalize(vectors, dim=-1).T
+
+
+def _forget_text_classifier(model: PixelCLIP, _incompatible_keys: Any) -> None:
+    model._text_classifier = None
+
+
+def _class_names_of(dataset_name: str | None) -> Sequence[str]:
+    names = dataset_name and getattr(MetadataCatalog.get(dataset_name), "stuff_classes", None)
+    if not names:
+        raise ValueError(
+            f"The model has no vocabulary: DATASETS.TEST[0] is {dataset_name!r}, which has no "
+            "stuff_classes. Call model.set_vocabulary([...]) or name a registered data set."
+        )
+    return names
+
+
+def _check_resolution(resolution: Size, stride: int) -> None:
+    if any(side < stride or side % stride for side in resolution):
+        raise ValueError(
+            f"MODEL.CLIP.RESOLUTION is {resolution}; both sides must be multiples of the image "
+            f"encoder's stride, {stride}."
+        )
+
+
+def _check_config(cfg: CfgNode) -> None:
+    if cfg.INPUT.FORMAT != "RGB":
+        raise ValueError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP takes 'RGB'.")
+    if cfg.MODEL.PIXELCLIP.MASK_SOURCE != "dataset":
+        raise ValueError(
+            f"MODEL.PIXELCLIP.MASK_SOURCE is {cfg.MODEL.PIXELCLIP.MASK_SOURCE!r}; it must be "
+            "'dataset'."
+        )

@@ -1,0 +1,1 @@
+"""The parts of the PixelCLIP model, one concept per file."""

@@ -1,0 +1,131 @@
+"""Build an open_clip CLIP model by name or JSON file, with weights by tag or file."""
+
+import json
+import logging
+import os
+from typing import Any
+
+import open_clip
+import torch
+
+logger = logging.getLogger(__name__)
+
+
+def load_clip(architecture: str, pretrained: str) -> open_clip.CLIP:
+    """Build a CLIP model in float32 on the CPU and load its weights.
+
+    Args:
+        architecture: an open_clip architecture name, or the path of an open_clip JSON model config.
+        pretrained: an open_clip tag of that architecture (downloaded by open_clip), the path of a
+            weights file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``), or "" for random weights.
+
+    Raises:
+        ValueError: the architecture is unknown or not a plain CLIP, or ``pretrained`` is neither a
+            tag nor a file, or the weights do not fit the architecture.
+        RuntimeError: the weights of a tag could not be downloaded.
+    """
+    config = load_clip_config(architecture)
+    _check_pretrained(architecture, config, pretrained)
+    weights_file = _locate_weights(architecture, pretrained)
+    model = open_clip.CLIP(**config)
+    if weights_file is None:
+        logger.warning("MODEL.CLIP.PRETRAINED is empty: %s has random weights", architecture)
+    else:
+        _load_weights(model, weights_file, architecture)
+    return model
+
+
+def load_clip_config(architecture: str) -> dict[str, Any]:
+    """Return the open_clip config of an architecture name or of a JSON file.
+
+    Raises:
+        ValueError: the name is unknown, the file is not such a config, or the architecture is not
+            a plain CLIP (its text encoder is a model of its own, as in SigLIP).
+    """
+    if architecture.endswith(".json"):
+        config = _read_json_config(architecture)
+    else:
+        config = open_clip.get_model_config(architecture)
+        if config is None:
+            raise ValueError(
+                f"MODEL.CLIP.ARCH is {architecture!r}: neither an open_clip architecture nor the "
+                f"path of a .json model config. Known are, for example, ViT-B-16-quickgelu and "
+                f"convnext_base_w_320; `open_clip.list_models()` lists all of them."
+            )
+    text_config = config.get("text_cfg", {})
+    if config.pop("custom_text", False) or text_config.get("hf_model_name"):
+        raise ValueError(
+            f"MODEL.CLIP.ARCH {architecture!r} has a text encoder of another kind than CLIP's; "
+            "PixelCLIP needs CLIP's (for example ViT-B-16-quickgelu or convnext_base_w_320)."
+        )
+    return config
+
+
+def _read_json_config(path: str) -> dict[str, Any]:
+    if not os.path.isfile(path):
+        raise ValueError(f"MODEL.CLIP.ARCH names the JSON file {path!r}, which does not exist.")
+    with open(path, encoding="utf-8") as file:
+        try:
+            config = json.load(file)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"MODEL.CLIP.ARCH {path!r} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"MODEL.CLIP.ARCH {path!r} holds a {type(config).__name__}, not an object")
+    config = config.get("model_cfg", config)
+    missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config)
+    if missing:
+        raise ValueError(
+            f"MODEL.CLIP.ARCH {path!r} is not an open_clip model config: it lacks {sorted(missing)}"
+        )
+    return config
+
+
+def _check_pretrained(architecture: str, config: dict[str, Any], pretrained: str) -> None:
+    if not pretrained or os.path.isfile(pretrained):
+        return
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if pretrained not in tags:
+        known = ", ".join(tags) if tags else "none (it is not one of open_clip's)"
+        raise ValueError(
+            f"MODEL.CLIP.PRETRAINED is {pretrained!r}: no such file, and no open_clip tag of "
+            f'{architecture}. Its tags: {known}. Give a tag, a weights file, or "" for random.'
+        )
+    tag_config = open_clip.get_pretrained_cfg(architecture, pretrained)
+    if bool(tag_config.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        trained_with = "QuickGELU" if tag_config.get("quick_gelu") else "GELU"
+        raise ValueError(
+            f"The weights {pretrained!r} were trained with {trained_with}, and {architecture} uses "
+            "the other activation. Choose the matching MODEL.CLIP.ARCH: OpenAI's weights need the "
+            "-quickgelu variant (ViT-B-16-quickgelu)."
+        )
+
+
+def _locate_weights(architecture: str, pretrained: str) -> str | None:
+    if not pretrained:
+        return None
+    if os.path.isfile(pretrained):
+        return pretrained
+    try:
+        tag_config = open_clip.get_pretrained_cfg(architecture, pretrained)
+        return open_clip.download_pretrained(tag_config)
+    except Exception as error:  # open_clip passes on whatever its download library raises
+        raise RuntimeError(
+            f"The weights {pretrained!r} of {architecture} could not be downloaded "
+            f"({type(error).__name__}). Without network, copy the weights file to this machine and "
+            "set MODEL.CLIP.PRETRAINED to its path."
+        ) from error
+
+
+def _load_weights(model: torch.nn.Module, path: str, architecture: str) -> None:
+    try:
+        open_clip.load_checkpoint(model, path)
+    except Exception as error:  # torch, pickle and safetensors each raise their own kinds
+        raise ValueError(
+            f"The weights file {path!r} could not be loaded into {architecture}: "
+            f"{_first_lines(str(error))}"
+        ) from error
+    logger.info("Loaded CLIP weights from %s", path)
+
+
+def _first_lines(text: str, limit: int = 400) -> str:
+    return text if len(text) <= limit else text[:limit] + " ..."

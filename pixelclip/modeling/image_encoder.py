@@ -1,0 +1,194 @@
+"""CLIP's image encoder without its pooling: one vector of the joint space per patch.
+
+Shapes: B images, H x W pixels, h x w patches, d the width of CLIP's joint embedding space.
+"""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixelclip.modeling.clip_loader import load_clip
+
+
+class DenseImageEncoder(nn.Module):
+    """The image tower of an open_clip model, returning dense features in the joint space.
+
+    The parameters keep open_clip's names, below ``visual``.
+
+    Args:
+        visual: ``model.visual`` of an open_clip model: a ViT with a class token, or a ConvNeXt.
+
+    Raises:
+        ValueError: the tower is of a kind whose dense features are not defined here.
+    """
+
+    visual: Any
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        _check_supported(visual)
+        self.visual = visual
+
+    @property
+    def stride(self) -> int:
+        """Side of a patch in pixels."""
+        if isinstance(self.visual, VisionTransformer):
+            return int(self.visual.patch_size[0])
+        return int(self.visual.trunk.feature_info[-1]["reduction"])
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width d of the joint embedding space."""
+        if isinstance(self.visual, VisionTransformer):
+            return int(self.visual.output_dim)
+        return int(self.visual.head.proj.out_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode normalised images (B, 3, H, W) to features (B, h, w, d), not L2-normalised.
+
+        H and W must be multiples of ``stride``. Source: paper section 3.3.
+        """
+        if isinstance(self.visual, VisionTransformer):
+            return encode_dense_vit(self.visual, images)
+        return encode_dense_convnext(self.visual, images)
+
+
+def encode_dense_vit(visual: VisionTransformer, images: Tensor) -> Tensor:
+    """Dense features of a CLIP ViT by the value path of its last block.
+
+    Every block but the last runs unchanged. The last one's attention is replaced by its value
+    projection, and its residual by the class token's, so that a patch keeps its own place.
+
+    Args:
+        visual: open_clip's vision transformer.
+        images: (B, 3, H, W), normalised.
+
+    Returns:
+        (B, h, w, d) in the joint space, not L2-normalised.
+    """
+    patches = visual.conv1(images)  # (B, width, h, w)
+    batch, width, rows, columns = patches.shape
+    patches = patches.reshape(batch, width, rows * columns).transpose(1, 2)  # (B, h*w, width)
+    class_token = visual.class_embedding.to(patches.dtype).expand(batch, 1, -1)
+    tokens = torch.cat([class_token, patches], dim=1)  # (B, 1 + h*w, width)
+    tokens = tokens + resize_positional_embedding(visual, rows, columns).to(tokens.dtype)
+    tokens = visual.ln_pre(visual.patch_dropout(tokens))
+    tokens = _run_blocks(visual.transformer, tokens)
+    tokens = _last_block_value_path(visual.transformer.resblocks[-1], tokens)
+    features = visual.ln_post(tokens[:, 1:]) @ visual.proj
+    return features.reshape(batch, rows, columns, -1)  # (B, h, w, d)
+
+
+def encode_dense_convnext(visual: TimmModel, images: Tensor) -> Tensor:
+    """Dense features of a CLIP ConvNeXt: its norm and projection applied at every position.
+
+    Args:
+        visual: open_clip's wrapper of a timm ConvNeXt.
+        images: (B, 3, H, W), normalised.
+
+    Returns:
+        (B, h, w, d) in the joint space, not L2-normalised.
+    """
+    features = visual.trunk.head.norm(visual.trunk.forward_features(images))  # (B, width, h, w)
+    return visual.head(features.permute(0, 2, 3, 1))  # (B, h, w, d)
+
+
+def resize_positional_embedding(visual: VisionTransformer, rows: int, columns: int) -> Tensor:
+    """Positional embedding (1 + rows * columns, width), bicubic from the pretraining grid.
+
+    The class token's own embedding is kept as it is.
+    """
+    embedding = visual.positional_embedding
+    if tuple(visual.grid_size) == (rows, columns):
+        return embedding
+    grid = embedding[1:].reshape(1, *visual.grid_size, -1).permute(0, 3, 1, 2)  # (1, width, g, g)
+    grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)
+    grid = grid.permute(0, 2, 3, 1).reshape(rows * columns, -1)  # (rows * columns, width)
+    return torch.cat([embedding[:1], grid])
+
+
+def _run_blocks(transformer: Any, tokens: Tensor) -> Tensor:
+    """Run all residual blocks but the last on (B, tokens, width)."""
+    batch_first = getattr(transformer, "batch_first", False)
+    tokens = tokens if batch_first else tokens.transpose(0, 1)
+    for block in transformer.resblocks[:-1]:
+        tokens = block(tokens)
+    return tokens if batch_first else tokens.transpose(0, 1)
+
+
+def _last_block_value_path(block: Any, tokens: Tensor) -> Tensor:
+    """The last block with attention replaced by its values; (B, tokens, width) both ways."""
+    attention = block.attn
+    width = tokens.shape[-1]
+    values = F.linear(
+        block.ln_1(tokens),
+        attention.in_proj_weight[2 * width :],
+        attention.in_proj_bias[2 * width :],
+    )
+    values = block.ls_1(attention.out_proj(values)) + tokens[:, :1]
+    return values + block.ls_2(block.mlp(block.ln_2(values)))
+
+
+def _check_supported(visual: nn.Module) -> None:
+    if isinstance(visual, VisionTransformer):
+        block = visual.transformer.resblocks[-1]
+        if visual.attn_pool is None and getattr(block.attn, "in_proj_weight", None) is not None:
+            return
+    elif isinstance(visual, TimmModel) and hasattr(visual.trunk, "stages"):
+        head = getattr(visual.trunk, "head", None)
+        if hasattr(head, "norm") and hasattr(visual.head, "proj"):
+            return
+    raise ValueError(
+        f"No dense features are defined for the image encoder {type(visual).__name__}. Supported "
+        "are open_clip's vision transformers with a class token (ViT-B-16-quickgelu, ViT-L-14, ..) "
+        "and its ConvNeXts (convnext_base_w_320, ...): choose another MODEL.CLIP.ARCH."
+    )
+
+
+class CLIPBackbone(Backbone):
+    """The dense image encoder as a Detectron2 backbone with one feature map, ``"dense"``.
+
+    Args:
+        encoder: the dense image encoder.
+    """
+
+    def __init__(self, encoder: DenseImageEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    @property
+    def size_divisibility(self) -> int:
+        """Detectron2 pads image sides to a multiple of this many pixels."""
+        return self.encoder.stride
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Encode normalised images (B, 3, H, W) to ``{"dense": (B, d, h, w)}``."""
+        return {"dense": self.encoder(images).permute(0, 3, 1, 2)}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of the feature map."""
+        shape = ShapeSpec(channels=self.encoder.embedding_dim, stride=self.encoder.stride)
+        return {"dense": shape}
+
+
+@BACKBONE_REGISTRY.register()
+def build_clip_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CLIPBackbone:
+    """Build the backbone out of ``MODEL.CLIP.ARCH`` and ``.PRETRAINED`` for any Detectron2 model.
+
+    Raises:
+        ValueError: the images are not of three channels, or as :func:`load_clip` raises.
+    """
+    if input_shape.channels not in (None, 3):
+        raise ValueError(
+            f"CLIP's image encoder takes 3 channels, and the model gives {input_shape.channels}; "
+            "MODEL.PIXEL_MEAN must have 3 values."
+        )
+    clip = load_clip(cfg.MODEL.CLIP.ARCH, cfg.MODEL.CLIP.PRETRAINED)
+    return CLIPBackbone(DenseImageEncoder(clip.visual))

@@ -1,0 +1,110 @@
+import json
+import logging
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pixelclip.modeling.clip_loader import load_clip
+
+
+def test_no_weights_are_said_in_the_log(tiny_vit_json, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_clip(tiny_vit_json, "")
+    assert "random weights" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_file_is_loaded(tiny_vit_json, tmp_path, suffix):
+    source = load_clip(tiny_vit_json, "")
+    path = str(tmp_path / f"weights{suffix}")
+    state = {name: value.contiguous() for name, value in source.state_dict().items()}
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    loaded = load_clip(tiny_vit_json, path)
+    for name, value in source.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_builtin_name_and_json_give_the_same_model(tmp_path):
+    config = open_clip.get_model_config("ViT-S-32-alt")
+    path = tmp_path / "same.json"
+    path.write_text(json.dumps(config))
+    shapes = [
+        {name: value.shape for name, value in load_clip(source, "").state_dict().items()}
+        for source in ("ViT-S-32-alt", str(path))
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_unknown_architecture_is_refused():
+    with pytest.raises(ValueError, match=r"'ViT-B-17'.*ViT-B-16-quickgelu"):
+        load_clip("ViT-B-17", "")
+
+
+def test_weights_of_another_architecture_are_refused(tiny_vit_json, tmp_path):
+    path = tmp_path / "other.pt"
+    torch.save({"visual.conv1.weight": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=r"other\.pt.*could not be loaded"):
+        load_clip(tiny_vit_json, str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not weights</html>", b"PK\x03\x04broken"])
+def test_files_that_are_no_weights_are_refused(tiny_vit_json, tmp_path, content):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="could not be loaded"):
+        load_clip(tiny_vit_json, str(path))
+
+
+def test_unknown_tag_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"'opennai'.*openai"):
+        load_clip("ViT-B-16-quickgelu", "opennai")
+
+
+def test_activation_mismatch_is_refused():
+    with pytest.raises(ValueError, match="quickgelu"):
+        load_clip("ViT-B-16", "openai")
+
+
+def test_failed_download_names_tag_and_remedy(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", refuse)
+    with pytest.raises(RuntimeError, match=r"'openai'.*MODEL\.CLIP\.PRETRAINED"):
+        load_clip("ViT-B-16-quickgelu", "openai")
+
+
+def test_tag_downloads_and_loads(monkeypatch, tmp_path):
+    """The path behind a tag, with the download replaced by a file of the same layout."""
+    source = open_clip.CLIP(**open_clip.get_model_config("ViT-S-32-alt"))
+    path = str(tmp_path / "weights.pt")
+    torch.save(source.state_dict(), path)
+    monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda name: ["made_here"])
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: {"url": tag})
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda config: path)
+    loaded = load_clip("ViT-S-32-alt", "made_here")
+    assert torch.equal(loaded.visual.proj, source.visual.proj)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "holds a list"),
+        (json.dumps({"embed_dim": 3}), "lacks"),
+        (None, "does not exist"),
+    ],
+)
+def test_bad_json_config_is_refused(tmp_path, content, problem):
+    path = tmp_path / "model.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=problem):
+        load_clip(str(path), "")
+
+
+def test_other_text_encoders_are_refused():
+    with pytest.raises(ValueError, match="text encoder of another kind"):
+        load_clip("ViT-B-16-SigLIP", "")

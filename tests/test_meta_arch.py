@@ -1,0 +1,159 @@
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Instances
+
+from pixelclip import PixelCLIP
+
+from .conftest import make_batch
+
+
+def test_trains_what_should_train_and_only_that(tiny_config_of_each):
+    model = build_model(tiny_config_of_each).train()
+    assert isinstance(model, PixelCLIP)
+    losses = model(make_batch())
+    assert list(losses) == ["loss_masks"]
+    losses["loss_masks"].backward()
+    for name, parameter in model.named_parameters():
+        part = name.split(".")[0]
+        if part in ("text_encoder", "teacher"):
+            assert not parameter.requires_grad
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    assert model.class_prompts.tokens.grad.abs().sum() > 0
+
+
+def test_masks_and_instances_give_the_same_loss(tiny_model):
+    batch = make_batch()
+    as_masks = tiny_model(batch)["loss_masks"]
+    as_instances = []
+    for inputs in batch:
+        # Every mask pixel drawn as a 3x2 block, which nearest-neighbour resizing undoes.
+        full = inputs["masks"].repeat_interleave(3, dim=1).repeat_interleave(2, dim=2)
+        instances = Instances((96, 64), gt_masks=BitMasks(full))
+        as_instances.append({**inputs, "instances": instances})
+        del as_instances[-1]["masks"]
+    tiny_model.teacher.momentum = 1.0
+    torch.testing.assert_close(tiny_model(as_instances)["loss_masks"], as_masks)
+
+
+@pytest.mark.parametrize("key", ["masks", "instances"])
+def test_without_masks_the_loss_is_zero_and_trains_nothing(tiny_model, key):
+    batch = make_batch(masks_per_image=0)
+    if key == "instances":
+        for inputs in batch:
+            del inputs["masks"]
+            empty = BitMasks(torch.zeros(0, 80, 96, dtype=torch.bool))
+            inputs["instances"] = Instances((80, 96), gt_masks=empty)
+    loss = tiny_model(batch)["loss_masks"]
+    loss.backward()
+    assert loss.item() == 0
+    gradients = [p.grad for p in tiny_model.parameters() if p.requires_grad]
+    assert all(g is not None and g.abs().sum() == 0 for g in gradients)
+
+
+def test_masks_of_at_most_one_pixel_are_dropped(tiny_model):
+    batch = make_batch()
+    tiny_model.teacher._average = lambda *_: None
+    expected = tiny_model(batch)["loss_masks"]
+    for inputs in batch:
+        specks = torch.zeros(2, 32, 32, dtype=torch.bool)
+        specks[0, 3, 4] = True
+        inputs["masks"] = torch.cat([specks, inputs["masks"]])
+    torch.testing.assert_close(tiny_model(batch)["loss_masks"], expected)
+    assert tiny_model.cluster_usage.sum() == 8
+
+
+def test_masks_of_another_resolution_are_refused(tiny_model):
+    batch = make_batch()
+    batch[0]["masks"] = torch.ones(2, 16, 16, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"\(2, 16, 16\).*32"):
+        tiny_model(batch)
+
+
+def test_teacher_follows_in_the_training_forward_only(tiny_model):
+    before = [p.clone() for p in tiny_model.teacher.parameters()]
+    with torch.no_grad():
+        for parameter in tiny_model.image_encoder.parameters():
+            parameter.add_(1.0)
+    tiny_model.eval()
+    tiny_model.set_vocabulary(["cat", "dog"])
+    tiny_model([{"image": torch.zeros(3, 64, 64)}])
+    for old, new in zip(before, tiny_model.teacher.parameters(), strict=True):
+        assert torch.equal(old, new)
+    tiny_model.train()
+    tiny_model(make_batch())
+    for old, new in zip(before, tiny_model.teacher.parameters(), strict=True):
+        torch.testing.assert_close(new, old + 0.001, atol=1e-5, rtol=1e-4)
+
+
+def test_inference_of_a_batch_equals_the_images_one_by_one(tiny_model):
+    tiny_model.eval()
+    tiny_model.set_vocabulary(["sky", "sofa, couch", "tree"])
+    sizes = [(64, 64), (80, 50), (33, 97)]
+    inputs = [
+        {"image": torch.randint(0, 256, (3, *size)), "height": 2 * size[0], "width": size[1] + 1}
+        for size in sizes
+    ]
+    together = tiny_model(inputs)
+    for one, result, size in zip(inputs, together, sizes, strict=True):
+        assert result["sem_seg"].shape == (3, 2 * size[0], size[1] + 1)
+        assert result["sem_seg"].abs().max() <= 1 + 1e-5
+        alone = tiny_model([one])[0]["sem_seg"]
+        torch.testing.assert_close(result["sem_seg"], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_vocabulary_of_the_first_test_set_is_the_default(tiny_config):
+    metadata = MetadataCatalog.get("three_classes_for_this_test")
+    metadata.stuff_classes = ["sky", "sea", "sand"]
+    tiny_config.DATASETS.TEST = ("three_classes_for_this_test",)
+    model = PixelCLIP(tiny_config).eval()
+    output = model([{"image": torch.zeros(3, 40, 50)}])[0]["sem_seg"]
+    assert output.shape == (3, 40, 50)
+    model.set_vocabulary(["one"])
+    assert model([{"image": torch.zeros(3, 40, 50)}])[0]["sem_seg"].shape[0] == 1
+
+
+def test_without_any_vocabulary_it_says_what_to_do(tiny_model):
+    with pytest.raises(ValueError, match="set_vocabulary"):
+        tiny_model.eval()([{"image": torch.zeros(3, 64, 64)}])
+
+
+def test_new_weights_make_a_new_classifier(tiny_model):
+    tiny_model.set_vocabulary(["cat", "dog"])
+    old = tiny_model.text_classifier
+    weights = tiny_model.state_dict()
+    weights["text_encoder.positional_embedding"] = torch.randn(77, 32)
+    tiny_model.load_state_dict(weights)
+    assert not torch.allclose(tiny_model.text_classifier, old)
+    assert tiny_model.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("names", [[], ["cat", ""], ["cat", "  "], "cat", ["cat", 3]])
+def test_bad_vocabularies_are_refused(tiny_model, names):
+    tiny_model.set_vocabulary(["kept"])
+    with pytest.raises(ValueError):
+        tiny_model.set_vocabulary(names)
+    assert tiny_model.class_names == ("kept",)
+
+
+def test_unknown_templates_are_refused(tiny_model):
+    with pytest.raises(ValueError, match="imagenet_select"):
+        tiny_model.set_vocabulary(["cat"], templates="imagenet_selct")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("MODEL.CLIP.RESOLUTION", (60, 64), "multiples"),
+        ("MODEL.CLIP.FINETUNE", "all", "attention, full, none"),
+        ("MODEL.PIXELCLIP.TEST_TEMPLATES", "unknown", "imagenet_select"),
+        ("MODEL.PIXELCLIP.MASK_SOURCE", "sam", "'dataset'"),
+        ("MODEL.PIXELCLIP.MOMENTUM", 2.0, "between 0 and 1"),
+        ("INPUT.FORMAT", "BGR", "RGB"),
+    ],
+)
+def test_bad_settings_are_refused_with_their_values(tiny_config, key, value, problem):
+    tiny_config.merge_from_list([key, value])
+    with pytest.raises(ValueError, match=problem):
+        PixelCLIP(tiny_config)
