@@ -1,0 +1,48 @@
+"""Read the bytes of a training record's image and JSON, from a file or out of a tar."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pixelclip.data.broken_record import BrokenRecordError
+
+# Far above any photograph, and above SA-1B's largest JSON (a few MB); a damaged tar or a stray file
+# must not fill the memory.
+MAX_IMAGE_BYTES = 2**30
+MAX_JSON_BYTES = 2**24
+
+
+def read_image_bytes(record: Mapping[str, Any]) -> bytes:
+    """The image file of a record of ``SA1BRecords``, as it is stored.
+
+    Raises:
+        BrokenRecordError: kind ``"file"``: it is missing, unreadable, cut off, or above 1 GiB.
+    """
+    return _read(record["file_name"], record["image_span"], MAX_IMAGE_BYTES)
+
+
+def read_annotation_bytes(record: Mapping[str, Any]) -> bytes:
+    """The JSON file of a record of ``SA1BRecords``, as it is stored.
+
+    Raises:
+        BrokenRecordError: kind ``"file"``: it is missing, unreadable, cut off, or above 16 MiB.
+    """
+    return _read(record["annotation_file_name"], record["annotation_span"], MAX_JSON_BYTES)
+
+
+def _read(path: str, span: tuple[int, int] | None, limit: int) -> bytes:
+    # Opened anew each time: an open file's position would be shared between forked workers.
+    try:
+        with open(path, "rb") as file:
+            offset, size = span or (0, os.fstat(file.fileno()).st_size)
+            if size > limit:
+                raise BrokenRecordError(f"{path}: {size} bytes to read; expected at most {limit}")
+            file.seek(offset)
+            data = file.read(size)
+    except OSError as error:
+        raise BrokenRecordError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) < size:
+        raise BrokenRecordError(
+            f"{path} ends {size - len(data)} bytes before the end of the file at byte {offset}"
+        )
+    return data

@@ -1,0 +1,192 @@
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageChops
+
+from pixelclip.data.image_reading import ImageReadError, read_rgb_image
+from tests.data.sa1b_files import image_bytes, random_photograph
+
+PIXELS = random_photograph(seed=0, height=12, width=20)
+
+
+def saved(image: Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def test_rgb_pixels_come_back_as_they_are() -> None:
+    result = read_rgb_image(image_bytes(PIXELS, "PNG"))
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, PIXELS)
+
+
+def test_a_path_and_its_content_read_the_same(tmp_path: Path) -> None:
+    data = image_bytes(PIXELS, "JPEG")
+    path = tmp_path / "X.jpg"
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_rgb_image(path), read_rgb_image(data))
+    np.testing.assert_array_equal(read_rgb_image(str(path)), read_rgb_image(data))
+
+
+def gray_as_rgb(values: NDArray[Any]) -> NDArray[Any]:
+    return np.repeat(values[:, :, None], 3, axis=2)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+def test_grayscale(image_format: str) -> None:
+    data = saved(Image.fromarray(PIXELS[:, :, 0]), image_format)
+    result = read_rgb_image(data)
+    assert result.shape == PIXELS.shape
+    assert (result == result[:, :, :1]).all()
+    assert np.abs(result[:, :, 0].astype(int) - PIXELS[:, :, 0]).max() <= (
+        0 if image_format == "PNG" else 40
+    )
+
+
+def test_one_bit() -> None:
+    bits = PIXELS[:, :, 0] > 127
+    result = read_rgb_image(saved(Image.fromarray(bits)))
+    np.testing.assert_array_equal(result, gray_as_rgb(bits * 255))
+
+
+@pytest.mark.parametrize("alpha", [0, 128, 255])
+def test_transparency_is_dropped_and_the_colours_are_kept(alpha: int) -> None:
+    layer = np.full((12, 20, 1), alpha, np.uint8)
+    rgba = Image.fromarray(np.concatenate([PIXELS, layer], axis=2))
+    np.testing.assert_array_equal(read_rgb_image(saved(rgba)), PIXELS)
+    la = Image.fromarray(np.concatenate([PIXELS[:, :, :1], layer], axis=2))
+    np.testing.assert_array_equal(read_rgb_image(saved(la)), gray_as_rgb(PIXELS[:, :, 0]))
+
+
+@pytest.mark.parametrize("transparency", [None, 1, bytes([0, 255, 128])])
+def test_palette_without_warnings(transparency: int | bytes | None) -> None:
+    palette = Image.fromarray(PIXELS).quantize(16)
+    options = {} if transparency is None else {"transparency": transparency}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = read_rgb_image(saved(palette, **options))
+    np.testing.assert_array_equal(result, np.asarray(palette.convert("RGB")))
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_and_not_clipped(image_format: str) -> None:
+    values = np.array([[0, 128, 129, 257, 32_768, 65_534, 65_535]], np.uint16)
+    result = read_rgb_image(saved(Image.fromarray(values), image_format))
+    np.testing.assert_array_equal(result[0, :, 0], np.round(values[0] / 257))
+    np.testing.assert_array_equal(result, gray_as_rgb(result[:, :, 0]))
+
+
+def test_integer_pixels_of_sixteen_bits_are_scaled() -> None:
+    values = np.array([[0, 300, 65_535]], np.int32)
+    result = read_rgb_image(saved(Image.fromarray(values), "TIFF"))
+    np.testing.assert_array_equal(result[0, :, 0], [0, 1, 255])
+
+
+@pytest.mark.parametrize("values", [np.array([[70_000]], np.int32), np.array([[-1]], np.int32)])
+def test_integers_of_unknown_range_are_refused(values: NDArray[np.int32]) -> None:
+    with pytest.raises(ImageReadError, match="expected 0..65535"):
+        read_rgb_image(saved(Image.fromarray(values), "TIFF"))
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    with pytest.raises(ImageReadError, match="floating-point"):
+        read_rgb_image(saved(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"))
+
+
+def without_adobe_segment(jpeg: bytes) -> bytes:
+    start = jpeg.index(b"\xff\xee")
+    length = int.from_bytes(jpeg[start + 2 : start + 4], "big")
+    assert jpeg[start + 4 : start + 9] == b"Adobe"
+    return jpeg[:start] + jpeg[start + 2 + length :]
+
+
+def test_cmyk_jpeg_with_and_without_adobe_inversion() -> None:
+    photograph = Image.fromarray(random_photograph(1, 64, 64)).resize((4, 4)).resize((64, 64))
+    cmyk = photograph.convert("CMYK")
+    adobe = saved(cmyk, "JPEG", quality=95)
+    # Pillow stores the inverse of what it is given; without Adobe's segment, that means the values.
+    plain = without_adobe_segment(saved(ImageChops.invert(cmyk), "JPEG", quality=95))
+    for data in (adobe, plain):
+        difference = read_rgb_image(data).astype(int) - np.asarray(photograph)
+        assert np.abs(difference).mean() < 4
+
+
+def test_multi_picture_jpeg_gives_its_first_picture() -> None:
+    first, second = Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1])
+    data = saved(first, "MPO", save_all=True, append_images=[second])
+    np.testing.assert_array_equal(read_rgb_image(data), read_rgb_image(saved(first, "JPEG")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_exif_orientation_is_applied(orientation: int, image_format: str) -> None:
+    turns = {
+        1: lambda x: x,
+        2: lambda x: x[:, ::-1],
+        3: lambda x: x[::-1, ::-1],
+        4: lambda x: x[::-1],
+        5: lambda x: x.transpose(1, 0, 2),
+        6: lambda x: np.rot90(x, -1),
+        7: lambda x: np.rot90(x, 2).transpose(1, 0, 2),
+        8: lambda x: np.rot90(x, 1),
+    }
+    exif = Image.Exif()
+    exif[274] = orientation
+    plain = read_rgb_image(image_bytes(PIXELS, image_format))
+    result = read_rgb_image(image_bytes(PIXELS, image_format, exif=exif))
+    np.testing.assert_array_equal(result, turns[orientation](plain))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_exif_leaves_the_image_as_it_is() -> None:
+    data = image_bytes(PIXELS, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff\x00\x01")
+    np.testing.assert_array_equal(read_rgb_image(data), read_rgb_image(image_bytes(PIXELS)))
+
+
+def bomb() -> bytes:
+    return saved(Image.new("1", (20_000, 20_000)))
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "is empty"),
+        (
+            b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+            "no image in one of the formats",
+        ),
+        (b"\xff\xd8\xff", "no image in one of the formats"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF", "no image"),
+        (image_bytes(PIXELS)[:-40], "truncated"),
+        (image_bytes(PIXELS, "PNG")[:-40], "cannot be decoded"),
+        (bomb(), "decompression bomb"),
+    ],
+    ids=["empty", "html", "three bytes", "eps", "cut jpeg", "cut png", "bomb"],
+)
+def test_what_is_no_whole_image_gets_one_kind_of_error(data: bytes, sentence: str) -> None:
+    with pytest.raises(ImageReadError, match=sentence):
+        read_rgb_image(data)
+
+
+def test_the_error_names_the_path(tmp_path: Path) -> None:
+    with pytest.raises(ImageReadError, match=r"absent\.jpg cannot be decoded: .*No such file"):
+        read_rgb_image(tmp_path / "absent.jpg")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_damage_reads_or_raises_the_one_error(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    image_format = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")[seed % 5]
+    data = bytearray(image_bytes(PIXELS, image_format))
+    for position in generator.integers(0, len(data), 8):
+        data[position] = generator.integers(0, 256)
+    try:
+        assert read_rgb_image(bytes(data)).shape[2] == 3
+    except ImageReadError as error:
+        assert len(str(error)) > 10
