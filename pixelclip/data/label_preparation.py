@@ -1,0 +1,253 @@
+"""From a benchmark's published label PNGs to PNGs of train ids, which Detectron2's evaluator reads.
+
+A table of 256 entries says what becomes of each pixel value. A file appears whole or not at all, so
+that a run that was killed leaves finished files only and the next one goes on.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from pixelclip.atomic_write import atomic_writer
+from pixelclip.data.datasets.sem_seg_benchmark import datasets_root
+
+_NOT_ALLOWED = -1
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_EXIF_ORIENTATION = 0x0112
+_EXIF_QUARTER_TURNS = (5, 6, 7, 8)
+
+
+class LabelFileError(ValueError):
+    """A published label, or its image, cannot be used; the text names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """One label to prepare: the image that it belongs to, the published PNG, the PNG to write."""
+
+    image: Path
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class PreparationReport:
+    """What a run did: files written, files that were finished before, and one text per problem."""
+
+    written: int
+    skipped: int
+    problems: tuple[str, ...]
+
+
+def label_tasks(names: Iterable[str], images: Path, source: Path, target: Path) -> list[LabelTask]:
+    """Return one task per name: ``.jpg`` in ``images``, ``.png`` in ``source`` and ``target``."""
+    return [
+        LabelTask(images / f"{name}.jpg", source / f"{name}.png", target / f"{name}.png")
+        for name in names
+    ]
+
+
+def make_label_table(train_ids: Mapping[int, int]) -> np.ndarray:
+    """Turn a mapping of pixel values into a look-up table.
+
+    Args:
+        train_ids: published pixel value (0..255) to train id (0..254, or 255 for void).
+
+    Returns:
+        (256,) int16; -1 for the values that may not occur.
+    """
+    table = np.full(256, _NOT_ALLOWED, dtype=np.int16)
+    table[list(train_ids)] = list(train_ids.values())
+    return table
+
+
+def convert_label(task: LabelTask, table: np.ndarray) -> bytes:
+    """Make the PNG of one image's train ids out of its published label.
+
+    Args:
+        task: the files; nothing is written.
+        table: of :func:`make_label_table`.
+
+    Returns:
+        The content of an 8-bit grayscale PNG of the image's size.
+
+    Raises:
+        LabelFileError: the published label or the image is missing or broken, their sizes differ,
+            the label is not an 8-bit grayscale or palette image, or it holds a value that is not
+            allowed.
+    """
+    label = _read_label(task.source, _read_image_size(task.image))
+    counts = np.bincount(label.ravel(), minlength=256)
+    wrong = np.flatnonzero((counts > 0) & (table == _NOT_ALLOWED))
+    if wrong.size:
+        allowed = np.flatnonzero(table != _NOT_ALLOWED)
+        raise LabelFileError(
+            f"{task.source}: holds the values {wrong.tolist()}, expected only "
+            f"{allowed.min()}..{allowed.max()} ({allowed.size} of them); download the file anew"
+        )
+    content = BytesIO()
+    Image.fromarray(table.astype(np.uint8)[label]).save(content, format="PNG")
+    return content.getvalue()
+
+
+def prepare_labels(
+    tasks: Sequence[LabelTask], table: np.ndarray, workers: int
+) -> PreparationReport:
+    """Convert all labels that are not finished yet, with a progress bar.
+
+    A target is finished when it is a whole PNG not older than its source.
+
+    Args:
+        tasks: the labels, each with another target.
+        table: of :func:`make_label_table`.
+        workers: how many threads; Pillow and zlib, which do the work, release Python's lock.
+
+    Returns:
+        The counts, and the problems in the order of the tasks. A label with a problem is not
+        written, the others are.
+
+    Raises:
+        OSError: a target cannot be written (no permission, disk full).
+    """
+    for folder in {task.target.parent for task in tasks}:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+    pending = [task for task in tasks if not _is_finished(task)]
+    problems = []
+    with ThreadPoolExecutor(workers) as pool:
+        outcomes = pool.map(partial(_try_to_convert, table=table), pending)
+        for task, outcome in zip(
+            pending, tqdm(outcomes, total=len(pending), unit="label"), strict=True
+        ):
+            if isinstance(outcome, LabelFileError):
+                problems.append(str(outcome))
+            else:
+                _write(outcome, task.target)
+    return PreparationReport(
+        len(pending) - len(problems), len(tasks) - len(pending), tuple(problems)
+    )
+
+
+def run_prepare_command(
+    description: str,
+    prepare: Callable[[Path, int], PreparationReport],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a prepare function as a command line with ``--root`` and ``--workers``.
+
+    Args:
+        description: text of ``--help``.
+        prepare: called with the root folder and the number of workers.
+        arguments: the command line, by default the process's.
+
+    Returns:
+        Exit code: 0 where every label is prepared, else 1. Problems go to stderr, one line each,
+        and are followed by a summary.
+    """
+    options = _parse_arguments(description, arguments)
+    try:
+        report = prepare(options.root, options.workers)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for problem in report.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    print(
+        f"{report.written} labels written, {report.skipped} were finished before, "
+        f"{len(report.problems)} could not be prepared."
+    )
+    return 1 if report.problems else 0
+
+
+def _parse_arguments(description: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=datasets_root(),
+        help="folder of all benchmarks; default: $DETECTRON2_DATASETS or ./datasets (%(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_positive_int,
+        default=os.cpu_count() or 1,
+        help="files worked on at a time (%(default)s)",
+    )
+    return parser.parse_args(arguments)
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {value}")
+    return value
+
+
+def _try_to_convert(task: LabelTask, table: np.ndarray) -> bytes | LabelFileError:
+    try:
+        return convert_label(task, table)
+    except LabelFileError as error:
+        return error
+
+
+def _is_finished(task: LabelTask) -> bool:
+    try:
+        if task.target.stat().st_mtime_ns < task.source.stat().st_mtime_ns:
+            return False
+        return task.target.read_bytes().endswith(_PNG_END)
+    except FileNotFoundError:
+        return False
+
+
+def _read_image_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) of an image as it is shown, that is, after its EXIF rotation."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_EXIF_ORIENTATION) in _EXIF_QUARTER_TURNS
+            return (image.height, image.width) if turned else image.size
+    except FileNotFoundError:
+        raise LabelFileError(f"{path}: the image is missing") from None
+    except Exception as error:  # Pillow raises a dozen types on broken files
+        raise LabelFileError(f"{path}: the image cannot be read ({error})") from error
+
+
+def _read_label(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Return the (H, W) uint8 values of a label PNG; those of a palette image are its indices."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.verify()  # the checksums: decoding alone lets one flipped bit in six pass
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.mode not in ("L", "P"):
+                raise LabelFileError(
+                    f"{path}: expected an 8-bit grayscale or palette image, got mode {image.mode}"
+                )
+            if image.size != size:
+                raise LabelFileError(f"{path}: its size is {image.size}, its image's {size}")
+            return np.array(image)
+    except FileNotFoundError:
+        raise LabelFileError(f"{path}: the label is missing") from None
+    except LabelFileError:
+        raise
+    except Exception as error:  # Pillow raises a dozen types on broken files
+        raise LabelFileError(f"{path}: the label cannot be read ({error})") from error
+
+
+def _write(content: bytes, target: Path) -> None:
+    with atomic_writer(target) as file:
+        file.write(content)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of atomic_writer that a killed run could not remove itself."""
+    for leftover in folder.glob(".*.png.*.tmp"):
+        leftover.unlink(missing_ok=True)
