@@ -1,0 +1,33 @@
+import os
+import subprocess
+import sys
+
+REFUSE_NETWORK = """
+import socket
+def refuse(*_, **__):
+    raise OSError("network")
+socket.socket.connect = socket.getaddrinfo = refuse
+"""
+
+
+def test_import_is_silent_and_touches_nothing(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "work").mkdir()
+    code = REFUSE_NETWORK + (
+        "import random, numpy, torch\n"
+        "before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.initial_seed()\n"
+        "import pixelclip, pixelclip.engine, pixelclip.checkpoint\n"
+        "after = random.getstate(), numpy.random.get_state()[1].tolist(), torch.initial_seed()\n"
+        "assert before == after, 'seeded'\n"
+        "assert not torch.cuda.is_initialized()\n"
+    )
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    result = subprocess.run(
+        [sys.executable, "-B", "-c", code],
+        cwd=tmp_path / "work",
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert not os.listdir(tmp_path / "work")

@@ -1,0 +1,30 @@
+#!/usr/bin/env python
+"""Train PixelCLIP, or evaluate it with ``--eval-only``."""
+
+import argparse
+
+from detectron2.engine import default_argument_parser
+
+from pixelclip.checkpoint import PixelCLIPCheckpointer
+from pixelclip.engine import Trainer
+from pixelclip.engine.launch import launch
+from pixelclip.engine.setup import setup
+
+
+def main(args: argparse.Namespace) -> dict:
+    """Train, or with ``--eval-only`` evaluate ``MODEL.WEIGHTS``, in this process."""
+    cfg = setup(args)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        PixelCLIPCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(
+            cfg.MODEL.WEIGHTS, resume=args.resume
+        )
+        return Trainer.test(cfg, model)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+if __name__ == "__main__":
+    arguments = default_argument_parser().parse_args()
+    launch(main, arguments)
