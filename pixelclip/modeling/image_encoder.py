@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelclip.modeling.clip_loader import load_clip
+from pixelclip.modeling.dense_paths import DensePath, get_dense_path, pixelclip, run_block
 
 
 class DenseImageEncoder(nn.Module):
@@ -24,17 +25,26 @@ class DenseImageEncoder(nn.Module):
 
     Args:
         visual: ``model.visual`` of an open_clip model: a ViT with a class token, or a ConvNeXt.
+        dense_path: name of a way through a ViT's last block, see ``dense_paths.py``; a ConvNeXt
+            has "pixelclip" only.
 
     Raises:
-        ValueError: the tower is of a kind whose dense features are not defined here.
+        ValueError: the tower is of a kind whose dense features are not defined here, or has no
+            such path.
     """
 
     visual: Any
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: nn.Module, dense_path: str = "pixelclip") -> None:
         super().__init__()
         _check_supported(visual)
         self.visual = visual
+        self.dense_path = get_dense_path(dense_path)
+        if dense_path != "pixelclip" and not isinstance(visual, VisionTransformer):
+            raise ValueError(
+                f"MODEL.CLIP.DENSE_PATH is {dense_path!r}, a path through a ViT's last block; this "
+                "image encoder is a ConvNeXt, which has 'pixelclip' only."
+            )
 
     @property
     def stride(self) -> int:
@@ -56,19 +66,19 @@ class DenseImageEncoder(nn.Module):
         H and W must be multiples of ``stride``. Source: paper section 3.3.
         """
         if isinstance(self.visual, VisionTransformer):
-            return encode_dense_vit(self.visual, images)
+            return encode_dense_vit(self.visual, images, self.dense_path)
         return encode_dense_convnext(self.visual, images)
 
 
-def encode_dense_vit(visual: VisionTransformer, images: Tensor) -> Tensor:
-    """Dense features of a CLIP ViT by the value path of its last block.
-
-    Every block but the last runs unchanged. The last one's attention is replaced by its value
-    projection, and its residual by the class token's, so that a patch keeps its own place.
+def encode_dense_vit(
+    visual: VisionTransformer, images: Tensor, dense_path: DensePath = pixelclip
+) -> Tensor:
+    """Dense features of a CLIP ViT: every block but the last unchanged, then a dense path.
 
     Args:
         visual: open_clip's vision transformer.
         images: (B, 3, H, W), normalised.
+        dense_path: replaces the last block, whose attention mixes the patches for the class token.
 
     Returns:
         (B, h, w, d) in the joint space, not L2-normalised.
@@ -80,8 +90,9 @@ def encode_dense_vit(visual: VisionTransformer, images: Tensor) -> Tensor:
     tokens = torch.cat([class_token, patches], dim=1)  # (B, 1 + h*w, width)
     tokens = tokens + resize_positional_embedding(visual, rows, columns).to(tokens.dtype)
     tokens = visual.ln_pre(visual.patch_dropout(tokens))
-    tokens = _run_blocks(visual.transformer, tokens)
-    tokens = _last_block_value_path(visual.transformer.resblocks[-1], tokens)
+    for block in visual.transformer.resblocks[:-1]:
+        tokens = run_block(block, tokens)
+    tokens = dense_path(visual.transformer.resblocks[-1], tokens, (rows, columns))
     features = visual.ln_post(tokens[:, 1:]) @ visual.proj
     return features.reshape(batch, rows, columns, -1)  # (B, h, w, d)
 
@@ -112,28 +123,6 @@ def resize_positional_embedding(visual: VisionTransformer, rows: int, columns: i
     grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)
     grid = grid.permute(0, 2, 3, 1).reshape(rows * columns, -1)  # (rows * columns, width)
     return torch.cat([embedding[:1], grid])
-
-
-def _run_blocks(transformer: Any, tokens: Tensor) -> Tensor:
-    """Run all residual blocks but the last on (B, tokens, width)."""
-    batch_first = getattr(transformer, "batch_first", False)
-    tokens = tokens if batch_first else tokens.transpose(0, 1)
-    for block in transformer.resblocks[:-1]:
-        tokens = block(tokens)
-    return tokens if batch_first else tokens.transpose(0, 1)
-
-
-def _last_block_value_path(block: Any, tokens: Tensor) -> Tensor:
-    """The last block with attention replaced by its values; (B, tokens, width) both ways."""
-    attention = block.attn
-    width = tokens.shape[-1]
-    values = F.linear(
-        block.ln_1(tokens),
-        attention.in_proj_weight[2 * width :],
-        attention.in_proj_bias[2 * width :],
-    )
-    values = block.ls_1(attention.out_proj(values)) + tokens[:, :1]
-    return values + block.ls_2(block.mlp(block.ln_2(values)))
 
 
 def _check_supported(visual: nn.Module) -> None:
@@ -191,4 +180,4 @@ def build_clip_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CLIPBackbone:
             "MODEL.PIXEL_MEAN must have 3 values."
         )
     clip = load_clip(cfg.MODEL.CLIP.ARCH, cfg.MODEL.CLIP.PRETRAINED)
-    return CLIPBackbone(DenseImageEncoder(clip.visual))
+    return CLIPBackbone(DenseImageEncoder(clip.visual, cfg.MODEL.CLIP.DENSE_PATH))

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixelclip.data.vocabularies import SYNONYM_SEPARATOR
 from pixelclip.modeling.prompt_templates import fill_template
 from pixelclip.modeling.text_encoder import TextEncoder
 
-# CLIP class files separate synonyms by comma and blank; a comma alone belongs to the name.
-SYNONYM_SEPARATOR = ", "
 _TEXTS_PER_BATCH = 256
 
 
@@ -39,6 +38,7 @@ def embed_class_names(
     The synonyms of a class ("sofa, couch") are embedded each by itself, normalised, averaged per
     template and normalised again.
     """
+    # A comma without a blank belongs to the name.
     synonyms = [name.split(SYNONYM_SEPARATOR) for name in class_names]
     texts = [fill_template(t, word) for words in synonyms for word in words for t in templates]
     features = torch.cat(list(_embed_texts(text_encoder, texts)))  # (words * T, d)

@@ -30,7 +30,8 @@ def command(tmp_path, tiny_vit_json):
 
     def arguments(output, *flags, extra=()):
         config = ["--config-file", str(ROOT / "configs" / "pixelclip_vitb16.yaml")]
-        return [TRAIN_NET, *config, *flags, *overrides, "OUTPUT_DIR", str(tmp_path / output), *extra]
+        last = ["OUTPUT_DIR", str(tmp_path / output), *extra]
+        return [TRAIN_NET, *config, *flags, *overrides, *last]
 
     return arguments, environment
 
