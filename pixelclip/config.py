@@ -10,6 +10,7 @@ def add_pixelclip_config(cfg: CfgNode) -> None:
     """
     cfg.MODEL.CLIP = _clip_config()
     cfg.MODEL.PIXELCLIP = _pixelclip_config()
+    _add_test_config(cfg.TEST)
     # CLIP's own normalisation of RGB images in 0..255.
     cfg.MODEL.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
     cfg.MODEL.PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
@@ -34,7 +35,25 @@ def _clip_config() -> CfgNode:
     node.RESOLUTION = (320, 320)
     # What trains in the image encoder: "attention", "full" or "none".
     node.FINETUNE = "attention"
+    # Way through a ViT's last block: "pixelclip", or a training-free one: "plain", "maskclip",
+    # "sclip", "clearclip", "naclip".
+    node.DENSE_PATH = "pixelclip"
     return node
+
+
+def _add_test_config(node: CfgNode) -> None:
+    # How a test image is shown to the encoder: "whole", "keep_aspect" or "sliding_window".
+    node.INFERENCE_MODE = "whole"
+    # Side of a sliding window in pixels of the test image (after INPUT.MIN_SIZE_TEST).
+    node.WINDOW_SIZE = 320
+    # Distance between neighbouring sliding windows in pixels.
+    node.WINDOW_STRIDE = 160
+    # Average with the scores of the mirrored image.
+    node.FLIP = False
+    # For data sets with a background class: pixels whose best cosine is below are background.
+    node.BACKGROUND_THRESHOLD = -1.0
+    # For data sets with a background class: words that mean background.
+    node.BACKGROUND_WORDS = ()
 
 
 def _pixelclip_config() -> CfgNode:
@@ -45,11 +64,21 @@ def _pixelclip_config() -> CfgNode:
     node.PROMPT_LENGTH = 4
     # Text around the learnable tokens, which stand at "{}".
     node.PROMPT_TEMPLATE = "A photo of a {} in the scene"
+    # Set of prompt templates to average over in training instead of PROMPT_TEMPLATE; "" for none.
+    node.PROMPT_ENSEMBLE = ""
+    # What stands for the clusters: "prompts", or for comparison "free_vectors" or "class_names".
+    node.CLUSTER_EMBEDDINGS = "prompts"
+    # Vocabulary whose names stand for the clusters with "class_names"; K is then its length.
+    node.CLUSTER_NAMES = "coco_stuff_171"
+    # How masks get their clusters: "sinkhorn", or for comparison "argmax" (each mask its nearest)
+    # or "none" (no clusters: each mask is a target of its own).
+    node.ASSIGNMENT = "sinkhorn"
     # Factor on the cosines between mask features and cluster embeddings before Sinkhorn.
     node.ASSIGNMENT_SCALE = 100.0
     # Number of Sinkhorn normalisation rounds.
     node.SINKHORN_ITERS = 3
-    # Share of the old teacher that each momentum update keeps.
+    # Share of the old teacher that each momentum update keeps; 0: the teacher is the student,
+    # 1: it stays what it was.
     node.MOMENTUM = 0.999
     # (height, width) at which masks are pooled and compared with the prediction.
     node.MASK_RESOLUTION = (256, 256)

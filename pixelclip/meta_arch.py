@@ -5,6 +5,7 @@ grid h x w, d the width of CLIP's joint embedding space.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,11 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelclip.data.vocabularies import validate_class_names
-from pixelclip.modeling.class_prompts import ClassPrompts
+from pixelclip.modeling.background import Background
 from pixelclip.modeling.clip_loader import load_clip
+from pixelclip.modeling.cluster_embeddings import build_cluster_embeddings
 from pixelclip.modeling.finetune_policy import apply_finetune_policy
 from pixelclip.modeling.image_encoder import DenseImageEncoder
-from pixelclip.modeling.losses import mask_loss
+from pixelclip.modeling.inference_views import (
+    InferenceMode,
+    Size,
+    View,
+    batch_by_size,
+    make_views,
+    merge_views,
+)
+from pixelclip.modeling.losses import mask_loss, single_mask_loss
 from pixelclip.modeling.mask_decoder import MaskDecoder
 from pixelclip.modeling.mask_pooling import pool_masks
 from pixelclip.modeling.momentum_teacher import MomentumTeacher
@@ -29,7 +39,12 @@ from pixelclip.modeling.target_merging import merge_masks
 from pixelclip.modeling.text_classifier import build_text_classifier
 from pixelclip.modeling.text_encoder import TextEncoder
 
-Size = tuple[int, int]
+Losses = dict[str, Tensor]
+
+ASSIGNMENTS = ("sinkhorn", "argmax", "none")
+
+# More views at a time would need more memory without being faster.
+_VIEWS_PER_BATCH = 16
 
 
 @META_ARCH_REGISTRY.register()
@@ -50,16 +65,19 @@ class PixelCLIP(nn.Module):
     Args:
         image_encoder: the student.
         text_encoder: frozen.
-        class_prompts: K prompts.
+        class_prompts: K prompts, or what stands in for them; see ``cluster_embeddings.py``.
         teacher: momentum average of the image encoder.
         mask_decoder: used in training only.
         pixel_mean, pixel_std: three values each, for RGB in 0..255.
         clip_resolution: (height, width) to which images are resized.
         mask_resolution: (Mh, Mw).
+        assignment: "sinkhorn", "argmax" or "none"; see ``config.py``.
         assignment_scale: factor on cosines before Sinkhorn.
         sinkhorn_iterations: number of Sinkhorn rounds.
         test_templates: name of the prompt template set of :meth:`set_vocabulary`'s default.
         test_feature_size: (height, width) on which classes are compared at inference.
+        inference_mode: which views of a test image are scored.
+        background: what counts as a vocabulary's background class.
         default_dataset: data set whose classes are used until :meth:`set_vocabulary` is called.
 
     Raises:
@@ -76,25 +94,30 @@ class PixelCLIP(nn.Module):
         *,
         image_encoder: DenseImageEncoder,
         text_encoder: TextEncoder,
-        class_prompts: ClassPrompts,
+        class_prompts: nn.Module,
         teacher: MomentumTeacher,
         mask_decoder: MaskDecoder,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         clip_resolution: Size,
         mask_resolution: Size,
+        assignment: str,
         assignment_scale: float,
         sinkhorn_iterations: int,
         test_templates: str,
         test_feature_size: Size,
+        inference_mode: InferenceMode,
+        background: Background,
         default_dataset: str | None,
     ) -> None:
         super().__init__()
         _check_resolution(clip_resolution, image_encoder.stride)
+        _check_assignment(assignment)
         get_prompt_templates(test_templates)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
-        self.class_prompts = class_prompts
+        # Without clusters the prompts have no gradient, which distributed training must know.
+        self.class_prompts = class_prompts.requires_grad_(assignment != "none")
         self.teacher = teacher
         self.mask_decoder = mask_decoder
         # (3, 1, 1) each
@@ -102,44 +125,56 @@ class PixelCLIP(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.clip_resolution = clip_resolution
         self.mask_resolution = mask_resolution
+        self.assignment = assignment
         self.assignment_scale = assignment_scale
         self.sinkhorn_iterations = sinkhorn_iterations
         self.test_templates = test_templates
         self.test_feature_size = test_feature_size
+        self.inference_mode = inference_mode
+        self.background = background
         self.default_dataset = default_dataset
         self.class_names: tuple[str, ...] = ()
         self._templates = test_templates
+        self._background_index: int | None = None
         self.register_buffer("_text_classifier", None, persistent=False)
         # The classifier belongs to the text encoder's weights: new weights, new classifier.
         self.register_load_state_dict_post_hook(_forget_text_classifier)
         # Masks per cluster (K,) in the latest training batch of this process, for monitoring.
-        usage = torch.zeros(len(class_prompts.tokens), dtype=torch.long)
-        self.register_buffer("cluster_usage", usage, False)
+        self.register_buffer("cluster_usage", torch.zeros(0, dtype=torch.long), False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of the constructor, out of a Detectron2 config."""
         _check_config(cfg)
         clip = load_clip(cfg.MODEL.CLIP.ARCH, cfg.MODEL.CLIP.PRETRAINED)
-        image_encoder, text_encoder = DenseImageEncoder(clip.visual), TextEncoder(clip)
+        image_encoder = DenseImageEncoder(clip.visual, cfg.MODEL.CLIP.DENSE_PATH)
+        text_encoder = TextEncoder(clip)
         apply_finetune_policy(image_encoder, cfg.MODEL.CLIP.FINETUNE)
         node = cfg.MODEL.PIXELCLIP
         return {
             "image_encoder": image_encoder,
             "text_encoder": text_encoder,
-            "class_prompts": ClassPrompts(
-                text_encoder, node.NUM_CLUSTERS, node.PROMPT_LENGTH, node.PROMPT_TEMPLATE
-            ),
+            "class_prompts": build_cluster_embeddings(cfg, text_encoder),
             "teacher": MomentumTeacher(image_encoder, node.MOMENTUM),
             "mask_decoder": MaskDecoder(),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "clip_resolution": tuple(cfg.MODEL.CLIP.RESOLUTION),
             "mask_resolution": tuple(node.MASK_RESOLUTION),
+            "assignment": node.ASSIGNMENT,
             "assignment_scale": node.ASSIGNMENT_SCALE,
             "sinkhorn_iterations": node.SINKHORN_ITERS,
             "test_templates": node.TEST_TEMPLATES,
             "test_feature_size": tuple(node.TEST_FEATURE_SIZE),
+            "inference_mode": InferenceMode(
+                cfg.TEST.INFERENCE_MODE,
+                cfg.TEST.WINDOW_SIZE,
+                cfg.TEST.WINDOW_STRIDE,
+                cfg.TEST.FLIP,
+            ),
+            "background": Background(
+                cfg.TEST.BACKGROUND_THRESHOLD, tuple(cfg.TEST.BACKGROUND_WORDS)
+            ),
             "default_dataset": cfg.DATASETS.TEST[0] if len(cfg.DATASETS.TEST) else None,
         }
 
@@ -154,7 +189,7 @@ class PixelCLIP(nn.Module):
             return self.losses(batched_inputs)
         return self.inference(batched_inputs)
 
-    def losses(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def losses(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Losses:
         """Loss between the student's prediction and the targets that the teacher makes.
 
         The teacher is updated first.
@@ -163,6 +198,8 @@ class PixelCLIP(nn.Module):
             ValueError: masks of another size than the mask resolution.
         """
         self.teacher.update(self.image_encoder)
+        if self.assignment == "none":
+            return self._losses_without_clusters(batched_inputs)
         cluster_embeddings = self.class_prompts(self.text_encoder)  # (K, d)
         masks, image_index = self._gather_masks(batched_inputs)
         weak = self.preprocess([x["image"] for x in batched_inputs])
@@ -175,6 +212,21 @@ class PixelCLIP(nn.Module):
         strong = self.preprocess([x["image_strong"] for x in batched_inputs])
         logits = self.predict_masks(self.image_encoder(strong), cluster_embeddings)
         return {"loss_masks": mask_loss(logits, targets)}
+
+    def _losses_without_clusters(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Losses:
+        """For comparison: each mask's teacher feature is to find its own mask in the student's."""
+        masks, image_index = self._gather_masks(batched_inputs)
+        weak = self.preprocess([x["image"] for x in batched_inputs])
+        strong = self.preprocess([x["image_strong"] for x in batched_inputs])
+        mask_features = pool_masks(self.teacher(weak), masks, image_index)  # (N, d)
+        features = self.image_encoder(strong)  # (B, h, w, d)
+        counts = torch.bincount(image_index, minlength=len(features)).tolist()
+        maps = [
+            cosine_similarity(image, own).permute(2, 0, 1)  # (n, h, w)
+            for image, own in zip(features, mask_features.split(counts), strict=True)
+        ]
+        logits = self.mask_decoder(torch.cat(maps)[:, None])[:, 0]  # (N, 4h, 4w)
+        return {"loss_masks": single_mask_loss(logits, masks, image_index, len(features))}
 
     @torch.no_grad()
     def assign_masks(
@@ -191,8 +243,10 @@ class PixelCLIP(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             mask_features = pool_masks(features, masks, image_index)  # (N, d)
             cosines = cosine_similarity(mask_features, cluster_embeddings.float())  # (N, K)
-            soft = sinkhorn(self.assignment_scale * cosines, self.sinkhorn_iterations)
-        assignment = soft.argmax(dim=1)
+            scores = self.assignment_scale * cosines
+            if self.assignment == "sinkhorn":
+                scores = sinkhorn(scores, self.sinkhorn_iterations)
+        assignment = scores.argmax(dim=1)
         self.cluster_usage = torch.bincount(assignment, minlength=len(cluster_embeddings))
         return assignment
 
@@ -205,15 +259,19 @@ class PixelCLIP(nn.Module):
 
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Normalise RGB images (3, H, W) in 0..255 of any sizes and resize them to one batch."""
-        resized = []
-        for image in images:
-            normalised = (image.to(self.device).float() - self.pixel_mean) / self.pixel_std
-            resized.append(
-                F.interpolate(
-                    normalised[None], self.clip_resolution, mode="bilinear", align_corners=False
-                )
+        resized = [
+            F.interpolate(
+                self._normalise(image)[None],
+                self.clip_resolution,
+                mode="bilinear",
+                align_corners=False,
             )
+            for image in images
+        ]
         return torch.cat(resized)
+
+    def _normalise(self, image: Tensor) -> Tensor:
+        return (image.to(self.device).float() - self.pixel_mean) / self.pixel_std
 
     def _gather_masks(self, batched_inputs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
         """All masks (N, Mh, Mw) bool of more than one pixel, and the image (N,) of each."""
@@ -241,53 +299,104 @@ class PixelCLIP(nn.Module):
         return resized[:, 0].bool()
 
     @torch.no_grad()
-    def set_vocabulary(self, class_names: Sequence[str], templates: str | None = None) -> None:
+    def set_vocabulary(
+        self,
+        class_names: Sequence[str],
+        templates: str | None = None,
+        background_index: int | None = None,
+    ) -> None:
         """Choose the classes that the model segments from now on.
 
         Args:
             class_names: C names; synonyms of one class are separated by a comma and a blank.
             templates: name of a prompt template set; ``MODEL.PIXELCLIP.TEST_TEMPLATES`` by default.
+            background_index: which of the classes is the background, if any; what counts as
+                background is said by ``TEST.BACKGROUND_THRESHOLD`` and ``.BACKGROUND_WORDS``.
 
         Raises:
-            ValueError: no name, an empty name, an unknown template set, or a name too long for
-                CLIP's context.
+            ValueError: no name, an empty name, an unknown template set, a name too long for
+                CLIP's context, or a background index that is no class's.
         """
         templates = self.test_templates if templates is None else templates
         names = tuple(validate_class_names(class_names))
-        classifier = build_text_classifier(
-            self.text_encoder, names, get_prompt_templates(templates)
+        if background_index is not None and not 0 <= background_index < len(names):
+            raise ValueError(
+                f"background_index is {background_index}; the vocabulary has {len(names)} classes."
+            )
+        embedded: Sequence[str] = names
+        if background_index is not None:
+            embedded = self.background.names(names, background_index)
+        self._text_classifier = build_text_classifier(
+            self.text_encoder, embedded, get_prompt_templates(templates)
         )
-        self.class_names, self._templates, self._text_classifier = names, templates, classifier
+        self.class_names, self._templates = names, templates
+        self._background_index = background_index
 
     @property
     def text_classifier(self) -> Tensor:
-        """Unit vectors (C, d) of the current vocabulary."""
+        """Unit vectors of the current vocabulary's classes, (C, d), or of its embedded names."""
         if self._text_classifier is None:
-            names = self.class_names or _class_names_of(self.default_dataset)
-            self.set_vocabulary(names, self._templates)
+            if self.class_names:
+                self.set_vocabulary(self.class_names, self._templates, self._background_index)
+            else:
+                self.set_vocabulary(*_vocabulary_of(self.default_dataset))
         assert self._text_classifier is not None
         return self._text_classifier
 
     @torch.no_grad()
     def inference(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
         """Cosines of every class at every pixel; see the class."""
+        sizes = [_output_size(inputs) for inputs in batched_inputs]
+        views_of_images = [
+            make_views(
+                self._normalise(inputs["image"]),
+                size,
+                self.inference_mode,
+                self.clip_resolution,
+                self.image_encoder.stride,
+            )
+            for inputs, size in zip(batched_inputs, sizes, strict=True)
+        ]
+        scores = iter(self._score_views([view for views in views_of_images for view in views]))
+        return [
+            {"sem_seg": merge_views(views, list(islice(scores, len(views))), size)}
+            for views, size in zip(views_of_images, sizes, strict=True)
+        ]
+
+    def _score_views(self, views: Sequence[View]) -> list[Tensor]:
+        """Scores (C, test height, test width) of each view."""
+        scores: dict[int, Tensor] = {}
+        for indices in batch_by_size(views, _VIEWS_PER_BATCH):
+            pixels = torch.stack([views[index].pixels for index in indices])
+            scores.update(zip(indices, self._score(pixels), strict=True))
+        return [scores[index] for index in range(len(views))]
+
+    def _score(self, pixels: Tensor) -> Tensor:
+        """Scores (n, C, test height, test width) of normalised, resized images (n, 3, h, w)."""
         classifier = self.text_classifier
-        features = self.image_encoder(self.preprocess([x["image"] for x in batched_inputs]))
+        features = self.image_encoder(pixels)
         features = F.interpolate(
-            features.permute(0, 3, 1, 2),  # (B, d, h, w)
-            self.test_feature_size,
+            features.permute(0, 3, 1, 2),  # (n, d, h / stride, w / stride)
+            self._test_feature_size((pixels.shape[2], pixels.shape[3])),
             mode="bilinear",
             align_corners=False,
         )
         similarity = cosine_similarity(features.permute(0, 2, 3, 1), classifier)
-        similarity = similarity.permute(0, 3, 1, 2)  # (B, C, test height, test width)
-        results = []
-        for inputs, scores in zip(batched_inputs, similarity, strict=True):
-            height, width = inputs["image"].shape[-2:]
-            size = (inputs.get("height", height), inputs.get("width", width))
-            sem_seg = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
-            results.append({"sem_seg": sem_seg})
-        return results
+        similarity = similarity.permute(0, 3, 1, 2)  # (n, names, test height, test width)
+        if self._background_index is None:
+            return similarity
+        count, index = len(self.class_names), self._background_index
+        return torch.stack([self.background.merge(s, count, index) for s in similarity])
+
+    def _test_feature_size(self, view_size: Size) -> Size:
+        """``test_feature_size``, or as much more of it as the view is larger than usual."""
+        height, width = (
+            round(test * view / usual)
+            for test, view, usual in zip(
+                self.test_feature_size, view_size, self.clip_resolution, strict=True
+            )
+        )
+        return height, width
 
 
 def cosine_similarity(features: Tensor, vectors: Tensor) -> Tensor:
@@ -299,14 +408,21 @@ def _forget_text_classifier(model: PixelCLIP, _incompatible_keys: Any) -> None:
     model._text_classifier = None
 
 
-def _class_names_of(dataset_name: str | None) -> Sequence[str]:
-    names = dataset_name and getattr(MetadataCatalog.get(dataset_name), "stuff_classes", None)
+def _output_size(inputs: Mapping[str, Any]) -> Size:
+    height, width = inputs["image"].shape[-2:]
+    return inputs.get("height", height), inputs.get("width", width)
+
+
+def _vocabulary_of(dataset_name: str | None) -> tuple[Sequence[str], None, int | None]:
+    """Class names of a data set, no templates of its own, and its background class's index."""
+    metadata = MetadataCatalog.get(dataset_name) if dataset_name else None
+    names = getattr(metadata, "stuff_classes", None)
     if not names:
         raise ValueError(
             f"The model has no vocabulary: DATASETS.TEST[0] is {dataset_name!r}, which has no "
             "stuff_classes. Call model.set_vocabulary([...]) or name a registered data set."
         )
-    return names
+    return names, None, getattr(metadata, "background_index", None)
 
 
 def _check_resolution(resolution: Size, stride: int) -> None:
@@ -314,6 +430,14 @@ def _check_resolution(resolution: Size, stride: int) -> None:
         raise ValueError(
             f"MODEL.CLIP.RESOLUTION is {resolution}; both sides must be multiples of the image "
             f"encoder's stride, {stride}."
+        )
+
+
+def _check_assignment(assignment: str) -> None:
+    if assignment not in ASSIGNMENTS:
+        raise ValueError(
+            f"MODEL.PIXELCLIP.ASSIGNMENT is {assignment!r}; it must be one of "
+            f"{', '.join(ASSIGNMENTS)}."
         )
 
 

@@ -156,6 +156,11 @@ def register_test_set(folder: Path, name: str) -> None:
     )
 
 
+def unregister_test_set(name: str) -> None:
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
 FILES_OF_A_RECORD = (("file_name", ".jpg"), ("sem_seg_file_name", ".png"))
 
 
@@ -174,8 +179,7 @@ def train_config(
     cfg.OUTPUT_DIR = str(tmp_path / "output")
     (tmp_path / "output").mkdir()
     yield cfg
-    DatasetCatalog.remove("three_pictures_sem_seg")
-    MetadataCatalog.remove("three_pictures_sem_seg")
+    unregister_test_set("three_pictures_sem_seg")
 
 
 # Overrides as they would stand on a command line.

@@ -157,3 +157,79 @@ def test_bad_settings_are_refused_with_their_values(tiny_config, key, value, pro
     tiny_config.merge_from_list([key, value])
     with pytest.raises(ValueError, match=problem):
         PixelCLIP(tiny_config)
+
+
+MODES = {
+    "whole": ["TEST.INFERENCE_MODE", "whole"],
+    "keep_aspect": ["TEST.INFERENCE_MODE", "keep_aspect"],
+    "sliding_window": [
+        *("TEST.INFERENCE_MODE", "sliding_window"),
+        *("TEST.WINDOW_SIZE", 40, "TEST.WINDOW_STRIDE", 25),
+    ],
+    "flip": ["TEST.FLIP", True],
+}
+
+
+def segmenter(config, overrides=()):
+    config.merge_from_list(list(overrides))
+    torch.manual_seed(0)
+    model = PixelCLIP(config).eval()
+    model.set_vocabulary(["sky", "sofa, couch", "tree"])
+    return model
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_takes_batches_of_mixed_sizes(tiny_config_of_each, mode):
+    model = segmenter(tiny_config_of_each, MODES[mode])
+    sizes = [(64, 64), (80, 50), (33, 97), (80, 50)]
+    inputs = [
+        {"image": torch.randint(0, 256, (3, *size)), "height": 45, "width": size[1]}
+        for size in sizes
+    ]
+    together = model(inputs)
+    for one, result, size in zip(inputs, together, sizes, strict=True):
+        assert result["sem_seg"].shape == (3, 45, size[1])
+        alone = model([one])[0]["sem_seg"]
+        torch.testing.assert_close(result["sem_seg"], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_one_window_over_the_image_equals_the_whole_image(tiny_config):
+    inputs = [{"image": torch.randint(0, 256, (3, 50, 70)), "height": 100, "width": 91}]
+    expected = segmenter(tiny_config)(inputs)[0]["sem_seg"]
+    window = ["TEST.INFERENCE_MODE", "sliding_window", "TEST.WINDOW_SIZE", 160]
+    assert torch.equal(segmenter(tiny_config, window)(inputs)[0]["sem_seg"], expected)
+
+
+def test_flips_average(tiny_config):
+    image = torch.randint(0, 256, (3, 50, 70))
+    plain = segmenter(tiny_config)
+    straight = plain([{"image": image}])[0]["sem_seg"]
+    mirrored = plain([{"image": image.flip(-1)}])[0]["sem_seg"].flip(-1)
+    both = segmenter(tiny_config, MODES["flip"])([{"image": image}])[0]["sem_seg"]
+    torch.testing.assert_close(both, (straight + mirrored) / 2)
+
+
+def test_aspect_ratio_is_kept_by_a_larger_feature_map(tiny_config):
+    model = segmenter(tiny_config, MODES["keep_aspect"])
+    assert model._score(torch.zeros(1, 3, 64, 128)).shape == (1, 3, 8, 16)
+
+
+def test_background_words_and_thresholds(tiny_config):
+    image = torch.randint(0, 256, (3, 64, 64))
+    names = ["cat", "dog", "background"]
+    model = segmenter(tiny_config)
+    model.set_vocabulary(["cat", "dog", "sky", "wall"])
+    four = model([{"image": image}])[0]["sem_seg"]
+    model = segmenter(tiny_config, ["TEST.BACKGROUND_WORDS", ("sky", "wall")])
+    model.set_vocabulary(names, background_index=2)
+    three = model([{"image": image}])[0]["sem_seg"]
+    torch.testing.assert_close(three[:2], four[:2])
+    assert (three[2] >= four[2:].amax(dim=0) - 1e-6).all()
+    threshold = four[:2].amax(dim=0).median().item()
+    overrides = ["TEST.BACKGROUND_WORDS", (), "TEST.BACKGROUND_THRESHOLD", threshold]
+    model = segmenter(tiny_config, overrides)
+    model.set_vocabulary(names, background_index=2)
+    labels = model([{"image": image}])[0]["sem_seg"].argmax(dim=0)
+    assert torch.equal(labels == 2, four[:2].amax(dim=0) < threshold)
+    with pytest.raises(ValueError, match="background_index is 3"):
+        model.set_vocabulary(names, background_index=3)

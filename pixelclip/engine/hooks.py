@@ -33,7 +33,7 @@ class MonitorClusters(HookBase):
         model = self.trainer.model
         usage = getattr(model, "module", model).cluster_usage
         total = np.sum(comm.gather(usage.cpu().numpy()) or [0], axis=0)
-        if np.sum(total):
+        if np.sum(total):  # not without masks, and not without clusters
             self.trainer.storage.put_scalar("clusters/used", float(np.mean(total > 0)))
             self.trainer.storage.put_scalar("clusters/largest", float(total.max() / total.sum()))
 

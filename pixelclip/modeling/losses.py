@@ -1,6 +1,6 @@
 """The training loss.
 
-Shapes: B images, K clusters, mask resolution (Mh, Mw).
+Shapes: B images, K clusters, N masks in this process, mask resolution (Mh, Mw).
 """
 
 import torch
@@ -26,11 +26,31 @@ def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         Scalar float32.
     """
+    covered = targets.amax(dim=1, keepdim=True)  # (B, 1, Mh, Mw)
+    return _weighted_cross_entropy(logits, targets, covered.expand_as(targets))
+
+
+def single_mask_loss(logits: Tensor, masks: Tensor, image_index: Tensor, num_images: int) -> Tensor:
+    """As :func:`mask_loss`, when each mask is a target of its own instead of a cluster's part.
+
+    Args:
+        logits: (N, h, w), one map per mask.
+        masks: (N, Mh, Mw) bool.
+        image_index: (N,) int64, image of each mask.
+        num_images: B.
+    """
+    covered = masks.new_zeros((num_images, *masks.shape[1:])).float()  # (B, Mh, Mw)
+    covered = covered.index_add(0, image_index, masks.float()).clamp(max=1)
+    return _weighted_cross_entropy(
+        logits[:, None], masks[:, None].float(), covered[image_index][:, None]
+    )
+
+
+def _weighted_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
         logits = F.interpolate(
             logits.float(), size=targets.shape[-2:], mode="bilinear", align_corners=False
         )
-        covered = targets.amax(dim=1, keepdim=True)  # (B, 1, Mh, Mw)
-        loss = F.binary_cross_entropy_with_logits(logits, targets, weight=covered, reduction="sum")
-        pixels = sum_over_processes(covered.sum())
-        return loss * comm.get_world_size() / (pixels.clamp(min=1) * targets.shape[1])
+        loss = F.binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="sum")
+        total = sum_over_processes(weights.sum())
+        return loss * comm.get_world_size() / total.clamp(min=1)

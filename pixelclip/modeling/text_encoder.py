@@ -40,6 +40,13 @@ class TextEncoder(nn.Module):
         """Device of the parameters."""
         return self.token_embedding.weight.device
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width d of the joint embedding space."""
+        if isinstance(self.text_projection, nn.Linear):
+            return self.text_projection.out_features
+        return self.text_projection.shape[1]
+
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids (n, context length) int64 of n texts, with start and end tokens.
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
 from pixelclip.modeling.class_prompts import ClassPrompts
 from pixelclip.modeling.clip_loader import load_clip
@@ -15,14 +16,14 @@ def encoder(tiny_vit_json):
 
 
 def test_starts_from_token_embeddings(encoder):
-    prompts = ClassPrompts(encoder, num_clusters=5, prompt_length=4, template=TEMPLATE)
+    prompts = ClassPrompts(encoder, num_clusters=5, prompt_length=4, templates=[TEMPLATE])
     assert prompts.tokens.shape == (5, 4, 32)
     distances = torch.cdist(prompts.tokens.detach().flatten(0, 1), encoder.token_embedding.weight)
     assert distances.min(dim=1).values.max() < 1e-4
 
 
 def test_prompt_of_words_equals_the_sentence(encoder):
-    prompts = ClassPrompts(encoder, num_clusters=2, prompt_length=3, template=TEMPLATE)
+    prompts = ClassPrompts(encoder, num_clusters=2, prompt_length=3, templates=[TEMPLATE])
     words = encoder.tokenize(["big red house", "small blue car"])
     prompts.tokens.data = encoder.embed_tokens(words[:, 1:4])
     sentences = [TEMPLATE.format("big red house"), TEMPLATE.format("small blue car")]
@@ -31,22 +32,39 @@ def test_prompt_of_words_equals_the_sentence(encoder):
 
 
 def test_only_the_tokens_train(encoder):
-    prompts = ClassPrompts(encoder, 3, 4, TEMPLATE)
+    prompts = ClassPrompts(encoder, 3, 4, [TEMPLATE])
     prompts(encoder).square().sum().backward()
     assert [name for name, _ in prompts.named_parameters()] == ["tokens"]
     assert (prompts.tokens.grad.abs().sum(dim=-1) > 0).all()
     assert list(prompts.state_dict()) == ["tokens"]
 
 
+@pytest.mark.parametrize("template", ["a photo of a {}.", "({})", "{}", "the{}thing"])
+def test_every_placeholder_is_found_beside_other_signs(encoder, template):
+    prompts = ClassPrompts(encoder, 2, 4, [template])
+    assert prompts.slots.shape == (1, 4)
+    assert prompts(encoder).shape == (2, 24)
+
+
+def test_several_templates_average_their_normalised_embeddings(encoder):
+    templates = ["a photo of a {}.", "art of the {}.", TEMPLATE]
+    torch.manual_seed(0)
+    together = ClassPrompts(encoder, 3, 2, templates)
+    alone = [ClassPrompts(encoder, 3, 2, [template]) for template in templates]
+    for prompts in alone:
+        prompts.tokens.data = together.tokens.data
+    expected = torch.stack([F.normalize(p(encoder), dim=-1) for p in alone]).mean(dim=0)
+    torch.testing.assert_close(together(encoder), expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ((0, 4, TEMPLATE), "at least 1"),
-        ((4, 0, TEMPLATE), "at least 1"),
-        ((4, 4, "A photo"), "exactly one {}"),
-        ((4, 4, "{} and {}"), "exactly one {}"),
-        ((4, 80, TEMPLATE), "75 tokens"),
-        ((4, 4, "a ({}) b"), "apart"),
+        ((0, 4, [TEMPLATE]), "at least 1"),
+        ((4, 0, [TEMPLATE]), "at least 1"),
+        ((4, 4, ["A photo"]), "exactly one {}"),
+        ((4, 4, [TEMPLATE, "{} and {}"]), "exactly one {}"),
+        ((4, 80, [TEMPLATE]), "75 tokens"),
     ],
 )
 def test_bad_arguments_are_refused(encoder, arguments, problem):

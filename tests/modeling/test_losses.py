@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pixelclip.modeling.losses import mask_loss
+from pixelclip.modeling.losses import mask_loss, single_mask_loss
 
 
 def loss_by_gathering(logits, targets):
@@ -39,3 +39,29 @@ def test_half_precision_logits_are_lifted():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = mask_loss(logits.bfloat16(), targets)
     torch.testing.assert_close(loss, mask_loss(logits.bfloat16().float(), targets))
+
+
+def test_single_masks_equal_the_mean_over_their_images_covered_pixels():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(5, 4, 6, generator=generator, requires_grad=True)
+    masks = torch.rand(5, 9, 12, generator=generator) > 0.7
+    image_index = torch.tensor([0, 0, 2, 2, 2])
+    actual = single_mask_loss(logits, masks, image_index, 3)
+    upsampled = F.interpolate(logits[:, None], (9, 12), mode="bilinear", align_corners=False)[:, 0]
+    picked = []
+    for image in (0, 2):
+        covered = masks[image_index == image].any(dim=0)
+        for n in torch.nonzero(image_index == image).flatten():
+            picked.append((upsampled[n][covered], masks[n][covered].float()))
+    values, labels = (torch.cat(parts) for parts in zip(*picked, strict=True))
+    expected = F.binary_cross_entropy_with_logits(values, labels)
+    torch.testing.assert_close(actual, expected)
+    gradients = [torch.autograd.grad(x, logits)[0] for x in (actual, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_no_single_masks_at_all():
+    logits = torch.zeros(0, 4, 4, requires_grad=True)
+    none = torch.zeros(0, dtype=torch.long)
+    loss = single_mask_loss(logits, torch.zeros(0, 8, 8, dtype=torch.bool), none, 2)
+    assert loss.item() == 0
