@@ -46,5 +46,5 @@ def test_configurations_merge_and_have_the_published_solver(path):
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.BASE_LR_END) == (2e-4, 1e-4)
     assert cfg.OUTPUT_DIR.endswith(path.stem)
     is_vit = "vit" in path.stem
-    assert cfg.MODEL.CLIP.FINETUNE == ("attention" if is_vit else "full")
-    assert cfg.MODEL.PIXELCLIP.ASSIGNMENT_SCALE == (100.0 if is_vit else 1.0)
+    assert ("attention" if is_vit else "full") == cfg.MODEL.CLIP.FINETUNE
+    assert (100.0 if is_vit else 1.0) == cfg.MODEL.PIXELCLIP.ASSIGNMENT_SCALE
