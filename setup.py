@@ -14,6 +14,7 @@ PIXELCLIP_REQUIRES = [
     "fvcore>=0.1.5.post20221221",
     "iopath>=0.1.9",
     "pycocotools>=2.0.7",
+    "PyYAML>=6.0",
     "tqdm>=4.60",
 ]
 

@@ -1,9 +1,9 @@
-"""Write the PASCAL VOC 2012 validation labels with 20 classes: 0..19, 255 void and background."""
+"""Write PASCAL VOC 2012's validation labels: 0..19 of VOC-20, and 0..20 of VOC-21; 255 is void."""
 
 import sys
 
-from pixelclip.data.datasets.pascal_voc_20 import prepare_pascal_voc_20
+from pixelclip.data.datasets.pascal_voc import prepare_pascal_voc
 from pixelclip.data.label_preparation import run_prepare_command
 
 if __name__ == "__main__":
-    sys.exit(run_prepare_command(str(__doc__), prepare_pascal_voc_20))
+    sys.exit(run_prepare_command(str(__doc__), prepare_pascal_voc))

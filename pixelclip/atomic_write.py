@@ -1,7 +1,9 @@
 """Write files that are either whole or not there."""
 
 import contextlib
+import glob
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
@@ -17,7 +19,9 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[Any]]:
         OSError: the folder does not exist or cannot be written, or the disk is full.
     """
     folder, name = os.path.split(os.path.abspath(os.fspath(path)))
-    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    prefix = os.path.join(folder, f".{name}.{socket.gethostname()}-")
+    _remove_leftovers(prefix)
+    temporary = f"{prefix}{os.getpid()}-{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -28,3 +32,22 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[Any]]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def _remove_leftovers(prefix: str) -> None:
+    """Remove temporary files of this machine's processes that were killed while they wrote."""
+    for leftover in glob.glob(f"{glob.escape(prefix)}*.tmp"):
+        process = leftover[len(prefix) :].split("-")[0]
+        if process.isdigit() and not _is_running(int(process)):
+            with contextlib.suppress(OSError):
+                os.unlink(leftover)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True

@@ -1,5 +1,8 @@
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +34,21 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
 def test_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_writer(tmp_path / "no" / "file"):
         pass
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path):
+    path = tmp_path / "file"
+    code = (
+        "import os, signal, sys\n"
+        "from pixelclip.atomic_write import atomic_writer\n"
+        "with atomic_writer(sys.argv[1]) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path(__file__).parents[1])
+    assert len(os.listdir(tmp_path)) == 1 and not path.exists()
+    with atomic_writer(tmp_path / "other"):
+        assert len(os.listdir(tmp_path)) == 2, "another file's temporary name is not touched"
+    with atomic_writer(path) as file, atomic_writer(path):
+        file.write(b"whole")
+    assert path.read_bytes() == b"whole"
+    assert sorted(os.listdir(tmp_path)) == ["file", "other"]

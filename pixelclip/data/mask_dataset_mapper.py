@@ -26,6 +26,18 @@ logger = logging.getLogger(__name__)
 _MAX_ASPECT_RATIO = 64
 
 
+class SSDColorAugmentation(T.Augmentation):
+    """The colour augmentation of SSD, as Detectron2's PointRend project has it, for RGB images.
+
+    A transform that stands bare among augmentations is wrapped by Detectron2 in a class that cannot
+    be pickled, as spawned loading processes need it.
+    """
+
+    def get_transform(self, image: NDArray[np.uint8]) -> T.Transform:
+        """The transform; it draws its random numbers itself, when it is applied."""
+        return ColorAugSSDTransform(img_format="RGB")
+
+
 class MaskDatasetMapper:
     """Mapper from a record of ``pixelclip.data.sa1b`` to the model's training input.
 
@@ -171,7 +183,7 @@ def _weak_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]:
     if cfg.INPUT.CROP.ENABLED:
         augmentations.append(T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
     if cfg.INPUT.COLOR_AUG_SSD:
-        augmentations.append(ColorAugSSDTransform(img_format="RGB"))
+        augmentations.append(SSDColorAugmentation())
     if cfg.INPUT.RANDOM_FLIP != "none":
         flip = cfg.INPUT.RANDOM_FLIP
         augmentations.append(

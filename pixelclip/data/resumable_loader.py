@@ -8,6 +8,7 @@ and workers share the work and however often the run was broken off and resumed.
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,24 +50,24 @@ class SampleStream(Dataset[Sample]):
         self._order = np.empty(0, dtype=np.uint32)
 
     def __getitem__(self, position: int) -> Sample:
-        """The sample at a position, with ``skipped_records``: why others before it were not taken.
+        """The sample at a position, with ``skipped_records``: (kind, reason) of those before it.
 
         A broken record is replaced by another one, chosen by the position alone.
 
         Raises:
             RuntimeError: ``MAX_BROKEN_IN_A_ROW`` records were broken.
         """
-        skipped: list[str] = []
+        skipped: list[tuple[str, str]] = []
         for attempt in range(MAX_BROKEN_IN_A_ROW):
             record = self.records[self._record_index(position, attempt)]
             with random_state_from(self.seed, position, attempt):
                 try:
                     return {**self.map_record(record), "skipped_records": skipped}
                 except BrokenRecordError as error:
-                    skipped.append(str(error))
+                    skipped.append((error.kind, str(error)))
         raise RuntimeError(
             f"{len(skipped)} records in a row are broken; the training data is not usable. The "
-            f"last one: {skipped[-1]}"
+            f"last one: {skipped[-1][1]}"
         )
 
     def _record_index(self, position: int, attempt: int) -> int:
@@ -103,6 +104,10 @@ class ResumableLoader:
         seed: chooses the order and all augmentations; the same in every process.
         num_workers: loading processes; 0 loads in this one.
 
+    Attributes:
+        position: of the next batch's first sample in the stream.
+        skipped: number of broken records that this process has met, by kind.
+
     Raises:
         ValueError: no records, or a batch size that the processes cannot share evenly.
     """
@@ -128,7 +133,7 @@ class ResumableLoader:
         self.total_batch_size = total_batch_size
         self.num_workers = num_workers
         self.position = 0
-        self.num_skipped = 0
+        self.skipped: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[list[Sample]]:
         for batch in self._build_loader():
@@ -144,7 +149,6 @@ class ResumableLoader:
             "seed": self.stream.seed,
             "position": self.position,
             "num_records": len(self.stream.records),
-            "num_skipped": self.num_skipped,
         }
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
@@ -158,7 +162,6 @@ class ResumableLoader:
             )
         self.stream.seed = state["seed"]
         self.position = state["position"]
-        self.num_skipped = state["num_skipped"]
 
     def _build_loader(self) -> DataLoader[Sample]:
         processes = comm.get_world_size()
@@ -174,8 +177,11 @@ class ResumableLoader:
             generator=torch.Generator(),
         )
 
-    def _report(self, skipped: Sequence[str]) -> None:
-        for reason in skipped:
-            self.num_skipped += 1
-            if self.num_skipped <= _WARNINGS_SHOWN_IN_FULL or self.num_skipped % 100 == 0:
-                logger.warning("Skipped broken record %d: %s", self.num_skipped, reason)
+    def _report(self, skipped: Sequence[tuple[str, str]]) -> None:
+        for kind, reason in skipped:
+            self.skipped[kind] += 1
+            total = sum(self.skipped.values())
+            if total <= _WARNINGS_SHOWN_IN_FULL:
+                logger.warning("Skipped broken record %d: %s", total, reason)
+            if total == _WARNINGS_SHOWN_IN_FULL:
+                logger.warning("Further broken records of this process are only counted.")

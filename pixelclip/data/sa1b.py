@@ -7,9 +7,11 @@ Below one root, at any depth, may lie (own photographs work the same way):
     images/a/X.jpg + annotations/a/X.json  two trees of the same shape
 """
 
+import fcntl
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
@@ -92,15 +94,25 @@ def _locate(container: str, name: str, span: Span) -> str:
 
 def register_sa1b() -> None:
     """Register ``sa1b_train`` with Detectron2; its root ``$SAM_DATASETS`` is read on first use."""
-    DatasetCatalog.register("sa1b_train", lambda: load_sa1b(_root_from_environment()))
+    DatasetCatalog.register("sa1b_train", lambda: load_sa1b(find_sa1b_root()))
 
 
-def _root_from_environment() -> str:
+def find_sa1b_root() -> str:
+    """Return the folder that ``$SAM_DATASETS`` names.
+
+    Raises:
+        FileNotFoundError: the variable is not set, or its folder does not exist.
+    """
     root = os.environ.get(ROOT_VARIABLE, "")
     if not root:
         raise FileNotFoundError(
             f"the environment variable {ROOT_VARIABLE} is not set; set it to the folder that holds "
             f"SA-1B or own photographs with masks ({_LOOKED_FOR})"
+        )
+    root = os.path.abspath(os.path.expanduser(root))
+    if not os.path.isdir(root):
+        raise FileNotFoundError(
+            f"{root} is no folder; {ROOT_VARIABLE} must name the folder that holds {_LOOKED_FOR}"
         )
     return root
 
@@ -236,11 +248,20 @@ def _index_tars(paths: list[str]) -> list[TarIndex]:
         unit_scale=True,
         disable=not missing,
     ) as bar:
-        built = {path: build_tar_index(path, bar.update) for path in missing}
+        built = {path: _build_in_turn(path, bar.update) for path in missing}
     found = [indices[path] or built[path] for path in paths]
     for path, index in zip(paths, found, strict=True):
         _report(path, index.unpaired, index.damage)
     return found
+
+
+def _build_in_turn(path: str, on_progress: Callable[[int], object]) -> TarIndex:
+    """Build a tar's index, unless another process does it first."""
+    with open(path, "rb") as tar:
+        # Some network file systems have no locks; then several processes may do the same work.
+        with suppress(OSError):
+            fcntl.flock(tar, fcntl.LOCK_EX)
+        return load_tar_index(path) or build_tar_index(path, on_progress)
 
 
 def _report(source: str, unpaired: Unpaired, damage: str) -> None:

@@ -115,7 +115,7 @@ def _scan(path: str, size: int, on_progress: Callable[[int], object]) -> _Scan:
         return scan
     try:
         tar = tarfile.open(path, "r:")  # noqa: SIM115 (closed by the `with` below)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise TarIndexError(
             f"{path} is no tar file ({error}); download it again, or move it out of the folder"
         ) from error

@@ -1,13 +1,21 @@
 """Class names of the benchmarks, and the check of a user's own class names.
 
 The names decide the text features and with them the mIoU, so they are kept letter by letter as the
-benchmarks' published evaluations write them.
+benchmarks' published evaluations write them. Beside each vocabulary there is one with synonyms,
+whose name ends in "_synonyms"; it begins each entry with the published name.
 """
 
 from collections.abc import Sequence
 
+from detectron2.data import MetadataCatalog
+
+from pixelclip.data.synonyms import SYNONYMS
+
 # What the text classifier splits a name into synonyms at, as in "sofa, couch".
 SYNONYM_SEPARATOR = ", "
+SYNONYMS_VARIANT = "synonyms"
+VARIANTS = ("", SYNONYMS_VARIANT)
+_SUFFIX = f"_{SYNONYMS_VARIANT}"
 
 # fmt: off
 _VOCABULARIES: dict[str, tuple[str, ...]] = {
@@ -81,14 +89,19 @@ _VOCABULARIES: dict[str, tuple[str, ...]] = {
     ),
 }
 # fmt: on
+# With everything else as a class of its own, the last one.
+_VOCABULARIES["pascal_context_60"] = (*_VOCABULARIES["pascal_context_59"], "background")
+_VOCABULARIES["pascal_voc_21"] = (*_VOCABULARIES["pascal_voc_20"], "background")
 
 
 def get_vocabulary(name: str) -> tuple[str, ...]:
     """Return the class names of a benchmark in the order of its train ids.
 
     Args:
-        name: "coco_stuff_171", "ade20k_150", "pascal_context_59", "cityscapes_19" or
-            "pascal_voc_20".
+        name: "coco_stuff_171", "ade20k_150", "pascal_context_59", "cityscapes_19",
+            "pascal_voc_20", or "pascal_context_60" and "pascal_voc_21", whose last class is
+            "background"; or one of these with "_synonyms" behind it for the names followed by
+            synonyms, as in "couch, sofa, settee".
 
     Returns:
         As many names as the number in ``name`` says; the index is the train id.
@@ -96,10 +109,62 @@ def get_vocabulary(name: str) -> tuple[str, ...]:
     Raises:
         ValueError: the name is not one of these.
     """
-    if not isinstance(name, str) or name not in _VOCABULARIES:
+    published, suffix, rest = name.partition(_SUFFIX) if isinstance(name, str) else ("", "", "")
+    if published not in _VOCABULARIES or rest:
         accepted = ", ".join(_VOCABULARIES)
-        raise ValueError(f"Unknown vocabulary {name!r}. Accepted: {accepted}.")
-    return _VOCABULARIES[name]
+        raise ValueError(
+            f"Unknown vocabulary {name!r}. Accepted: {accepted}; each also with {_SUFFIX!r} behind."
+        )
+    class_names = _VOCABULARIES[published]
+    if not suffix:
+        return class_names
+    synonyms = SYNONYMS[published]
+    return tuple(
+        SYNONYM_SEPARATOR.join([name, synonyms[name]]) if name in synonyms else name
+        for name in class_names
+    )
+
+
+def vocabulary_of_dataset(dataset_name: str, variant: str = "") -> tuple[str, ...]:
+    """Return the class names to evaluate a registered data set with.
+
+    Choose the vocabulary with synonyms by ``variant="synonyms"``, which is what the config key
+    ``TEST.VOCABULARY`` takes.
+
+    Args:
+        dataset_name: a data set with ``stuff_classes`` in Detectron2's MetadataCatalog.
+        variant: "" for these names, "synonyms" for the names with synonyms. The data set's metadata
+            must then have the name of one of our vocabularies as ``vocabulary``.
+
+    Returns:
+        The class names in the order of the train ids.
+
+    Raises:
+        ValueError: an unknown variant or data set, a data set without class names, or one that has
+            no vocabulary with synonyms.
+    """
+    if variant not in VARIANTS:
+        accepted = ", ".join(map(repr, VARIANTS))
+        raise ValueError(f"Unknown kind of vocabulary {variant!r}. Accepted: {accepted}.")
+    if dataset_name not in MetadataCatalog:
+        raise ValueError(
+            f"The data set {dataset_name!r} is not registered; import pixelclip for its data sets, "
+            "or register yours first."
+        )
+    metadata = MetadataCatalog.get(dataset_name)
+    class_names, vocabulary = metadata.get("stuff_classes"), metadata.get("vocabulary")
+    if not class_names:
+        raise ValueError(
+            f"The data set {dataset_name!r} has no class names: set stuff_classes in its metadata."
+        )
+    if not variant:
+        return tuple(class_names)
+    if vocabulary not in SYNONYMS:
+        raise ValueError(
+            f"The data set {dataset_name!r} has no vocabulary with synonyms. Use '' for its own "
+            'class names, and write synonyms into these, as in "sofa, couch".'
+        )
+    return get_vocabulary(vocabulary + _SUFFIX)
 
 
 def validate_class_names(names: Sequence[str]) -> tuple[str, ...]:

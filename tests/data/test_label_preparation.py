@@ -1,6 +1,7 @@
 """Label files: the table, what is refused, atomic writing, going on after a break, command line."""
 
 import os
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pixelclip.data.label_preparation import (
     convert_label,
     label_tasks,
     make_label_table,
+    prepare_files,
     prepare_labels,
     run_prepare_command,
 )
@@ -207,14 +209,52 @@ def test_the_command_line_reports_problems_and_refusals(
         raise FileNotFoundError("nothing here")
 
     report = PreparationReport(0, 0, ("a.png: broken", "b.png: broken"))
-    assert run_prepare_command("", lambda root, workers: report, []) == 1
+    assert run_prepare_command("", lambda **_: report, []) == 1
     assert run_prepare_command("", refuse, []) == 1
     error = capsys.readouterr().err
     for line in ("error: a.png: broken", "error: b.png: broken", "error: nothing here"):
         assert line in error
 
 
+def test_the_command_line_passes_one_of_the_splits(capsys: pytest.CaptureFixture[str]) -> None:
+    splits = []
+
+    def prepare(root: Path, workers: int, split: str) -> PreparationReport:
+        splits.append(split)
+        return PreparationReport(1, 0, ())
+
+    for arguments in ([], ["--split", "val"]):
+        assert run_prepare_command("", prepare, arguments, splits=("train", "val")) == 0
+    assert splits == ["train", "val"]
+    with pytest.raises(SystemExit):
+        run_prepare_command("", prepare, ["--split", "test"], splits=("train", "val"))
+    assert "'train', 'val'" in capsys.readouterr().err.replace("train, val", "'train', 'val'")
+
+
+def test_empty_folders_are_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_prepare_command("", lambda **_: PreparationReport(0, 0, ()), []) == 1
+    assert "no label to prepare" in capsys.readouterr().err
+
+
+def test_reports_of_the_same_labels_add_up() -> None:
+    first = PreparationReport(1, 2, ("a.png: broken", "b.png: broken"))
+    second = PreparationReport(3, 4, ("b.png: broken", "c.png: broken"))
+    problems = ("a.png: broken", "b.png: broken", "c.png: broken")
+    assert first + second == PreparationReport(4, 6, problems)
+
+
+def test_json_files_are_finished_or_made_anew(tasks: list[LabelTask]) -> None:
+    tasks = [replace(task, target=task.target.with_suffix(".json")) for task in tasks]
+    assert prepare_files(tasks, lambda task: b'{"a": 1}', workers=2).written == 6
+    tasks[1].target.write_bytes(b'{"a": ')
+    (tasks[1].target.parent / ".image5.json.x3b_1k2a.tmp").write_bytes(b"half")
+    report = prepare_files(tasks, lambda task: b'{"a": 1}', workers=2)
+    assert (report.written, report.skipped) == (1, 5)
+    assert set(_contents(tasks[1].target.parent).values()) == {b'{"a": 1}'}
+    assert len(list(tasks[1].target.parent.iterdir())) == 6
+
+
 @pytest.mark.parametrize("workers", ["0", "-1", "two"])
 def test_a_number_of_workers_that_makes_no_sense_is_refused(workers: str) -> None:
     with pytest.raises(SystemExit):
-        run_prepare_command("", lambda root, w: PreparationReport(0, 0, ()), ["--workers", workers])
+        run_prepare_command("", lambda **_: PreparationReport(0, 0, ()), ["--workers", workers])

@@ -71,11 +71,13 @@ def test_broken_records_are_replaced_counted_and_reported(num_workers, caplog):
     loader = make_loader(broken_if_odd, num_workers=num_workers)
     batches = take(loader, 10)
     assert all(sample["id"] % 2 == 0 for batch in batches for sample in batch)
-    assert loader.num_skipped >= 20  # half of four epochs, and replacements that were odd as well
+    # Half of four epochs, and replacements that were odd as well.
+    assert loader.skipped["file"] >= 20
     assert "Skipped broken record 1: record" in caplog.text
+    assert caplog.text.count("Skipped broken record") == 10
     again = make_loader(broken_if_odd)
     assert take(again, 10) == batches
-    assert again.num_skipped == loader.num_skipped == loader.state_dict()["num_skipped"]
+    assert again.skipped == loader.skipped
 
 
 def test_nothing_but_broken_records_stops_with_the_reason():

@@ -1,18 +1,29 @@
 """Class names: complete, letter by letter, and the check of a user's own."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from detectron2.data import MetadataCatalog
+from detectron2.data.catalog import Metadata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelclip.data.vocabularies import get_vocabulary, validate_class_names
+import pixelclip  # noqa: F401  registers the data sets
+from pixelclip.data.datasets.builtin import BENCHMARKS
+from pixelclip.data.vocabularies import (
+    get_vocabulary,
+    validate_class_names,
+    vocabulary_of_dataset,
+)
 
 NAMES = ["coco_stuff_171", "ade20k_150", "pascal_context_59", "cityscapes_19", "pascal_voc_20"]
+WITH_BACKGROUND = ["pascal_context_60", "pascal_voc_21"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + WITH_BACKGROUND)
 def test_a_vocabulary_has_as_many_different_names_as_it_says(name: str) -> None:
     vocabulary = get_vocabulary(name)
     assert len(vocabulary) == len(set(vocabulary)) == int(name.rsplit("_", 1)[1])
@@ -35,12 +46,50 @@ def test_odd_spellings_are_kept() -> None:
     assert get_vocabulary("pascal_voc_20")[19] == "tvmonitor"
 
 
-@pytest.mark.parametrize("name", ["ade20k", "", None, 3, ["ade20k_150"]])
+@pytest.mark.parametrize(
+    "name",
+    ["ade20k", "", None, 3, ["ade20k_150"], "_synonyms", "x_synonyms", "ade20k_150_synonyms_2"],
+)
 def test_an_unknown_vocabulary_is_named_with_the_known_ones(name: object) -> None:
     with pytest.raises(ValueError) as caught:
         get_vocabulary(name)  # type: ignore[arg-type]
     assert repr(name) in str(caught.value)
-    assert all(known in str(caught.value) for known in NAMES)
+    assert all(known in str(caught.value) for known in [*NAMES, "_synonyms"])
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
+def test_a_data_set_has_its_names_and_its_names_with_synonyms(benchmark: Any) -> None:
+    names = vocabulary_of_dataset(benchmark.name)
+    assert names == benchmark.class_names == vocabulary_of_dataset(benchmark.name, "")
+    rich = vocabulary_of_dataset(benchmark.name, "synonyms")
+    assert rich == get_vocabulary(f"{benchmark.vocabulary}_synonyms")
+    assert len(rich) == len(names)
+    assert sum(", " in entry for entry in rich) > len(names) // 2
+    if benchmark.background_index is not None:
+        assert rich[benchmark.background_index] == "background"
+
+
+@pytest.fixture
+def own_metadata() -> Iterator[Metadata]:
+    yield MetadataCatalog.get("own_names_for_vocabularies")
+    MetadataCatalog.remove("own_names_for_vocabularies")
+
+
+def test_a_data_set_of_somebody_else_has_its_own_names(own_metadata: Metadata) -> None:
+    with pytest.raises(ValueError, match="no class names: set stuff_classes"):
+        vocabulary_of_dataset(own_metadata.name)
+    own_metadata.stuff_classes = ["sky, heaven", "sea"]
+    assert vocabulary_of_dataset(own_metadata.name) == ("sky, heaven", "sea")
+    with pytest.raises(ValueError, match=f"{own_metadata.name}.* no vocabulary with synonyms"):
+        vocabulary_of_dataset(own_metadata.name, "synonyms")
+
+
+def test_an_unknown_variant_or_data_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="'rich'. Accepted: '', 'synonyms'"):
+        vocabulary_of_dataset("ade20k_150_test_sem_seg", "rich")
+    with pytest.raises(ValueError, match="'nowhere' is not registered"):
+        vocabulary_of_dataset("nowhere")
+    assert "nowhere" not in MetadataCatalog
 
 
 @given(

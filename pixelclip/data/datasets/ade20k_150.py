@@ -5,7 +5,7 @@ from pathlib import Path
 from pixelclip.data.datasets.sem_seg_benchmark import (
     IGNORE_LABEL,
     SemSegBenchmark,
-    list_names,
+    list_files,
     require_layout,
 )
 from pixelclip.data.label_preparation import (
@@ -18,11 +18,10 @@ from pixelclip.data.label_preparation import (
 ADE20K_150 = SemSegBenchmark(
     name="ade20k_150_test_sem_seg",
     vocabulary="ade20k_150",
-    num_images=2000,
+    num_images=(2000,),
     image_folder="ADEChallengeData2016/images/validation",
     label_folder="ADEChallengeData2016/annotations_detectron2/validation",
-    image_list=None,
-    prepare_command="python datasets/prepare_ade20k_150.py",
+    prepare_template="python datasets/prepare_ade20k_150.py --root {root}",
 )
 PUBLISHED_LABEL_FOLDER = "ADEChallengeData2016/annotations/validation"
 
@@ -46,6 +45,6 @@ def prepare_ade20k_150(root: Path, workers: int) -> PreparationReport:
     """
     require_layout("ADE20K-150", root, [ADE20K_150.image_folder, PUBLISHED_LABEL_FOLDER])
     images, published = root / ADE20K_150.image_folder, root / PUBLISHED_LABEL_FOLDER
-    names = sorted(list_names(images, ".jpg") | list_names(published, ".png"))
+    names = sorted(list_files(images, [".jpg"]).keys() | list_files(published, [".png"]).keys())
     tasks = label_tasks(names, images, published, root / ADE20K_150.label_folder)
     return prepare_labels(tasks, make_label_table(TRAIN_IDS), workers)

@@ -3,16 +3,31 @@
 from detectron2.data import DatasetCatalog
 
 from pixelclip.data.datasets.ade20k_150 import ADE20K_150
-from pixelclip.data.datasets.pascal_voc_20 import PASCAL_VOC_20
+from pixelclip.data.datasets.cityscapes import CITYSCAPES_19, register_cityscapes
+from pixelclip.data.datasets.coco_stuff import COCO_STUFF_171
+from pixelclip.data.datasets.coco_stuff_masks import register_coco_stuff_masks
+from pixelclip.data.datasets.pascal_context import PASCAL_CONTEXT_59, PASCAL_CONTEXT_60
+from pixelclip.data.datasets.pascal_voc import PASCAL_VOC_20, PASCAL_VOC_21
 from pixelclip.data.datasets.sem_seg_benchmark import register_sem_seg_benchmark
 from pixelclip.data.sa1b import register_sa1b
 
-BENCHMARKS = (ADE20K_150, PASCAL_VOC_20)
+# The five benchmarks in the order of the published table, then those with background.
+BENCHMARKS = (
+    COCO_STUFF_171,
+    ADE20K_150,
+    PASCAL_CONTEXT_59,
+    CITYSCAPES_19,
+    PASCAL_VOC_20,
+    PASCAL_CONTEXT_60,
+    PASCAL_VOC_21,
+)
 
 
 def register_all() -> None:
-    """Register the training set and the benchmarks; what is registered already stays as it is."""
+    """Register training sets and benchmarks; what somebody registered before stays as it is."""
     if "sa1b_train" not in DatasetCatalog:
         register_sa1b()
+    register_coco_stuff_masks()
+    register_cityscapes()
     for benchmark in BENCHMARKS:
         register_sem_seg_benchmark(benchmark)

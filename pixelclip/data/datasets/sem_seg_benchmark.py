@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,24 +28,58 @@ logger = logging.getLogger(__name__)
 class SemSegBenchmark:
     """The files and the vocabulary of one benchmark.
 
+    An image and its label have the same path below their folders, up to the suffixes.
+
     Attributes:
         name: the name in Detectron2's DatasetCatalog.
-        vocabulary: a name for :func:`pixelclip.data.vocabularies.get_vocabulary`.
-        num_images: how many images the official test set has.
-        image_folder: folder of the ``.jpg`` images, below the root.
-        label_folder: folder of the prepared label PNGs (train ids, 255 is void), below the root.
-        image_list: text file below the root with one image name per line, without extension;
+        vocabulary: a name for :func:`pixelclip.data.vocabularies.get_vocabulary`, or the class
+            names themselves, in the order of the train ids.
+        num_images: how many images the official test set has; several numbers where its releases
+            differ, none where nobody has said how many there should be.
+        image_folder: folder of the images, below the root (or absolute).
+        label_folder: folder of the prepared label PNGs (train ids), below the root (or absolute).
+        prepare_template: the shell command that fills ``label_folder``, with ``{root}`` for the
+            root; None where the labels are used as they are.
+        image_list: text file below the root with one image name per line, without suffix;
             None where the test set is every image of the folder.
-        prepare_command: the command that fills ``label_folder``.
+        has_prepared_list: whether that command makes the image list, too.
+        image_suffixes: ends of the images' file names, upper or lower case.
+        label_suffix: end of the label PNGs' file names.
+        ignore_label: value (0..255) of the pixels that do not count.
+        background_index: train id of the class that is everything else; None for no such class.
+        evaluator_type: Detectron2's name of the kind of evaluation.
     """
 
     name: str
-    vocabulary: str
-    num_images: int
+    vocabulary: str | tuple[str, ...]
+    num_images: tuple[int, ...]
     image_folder: str
     label_folder: str
-    image_list: str | None
-    prepare_command: str
+    prepare_template: str | None
+    image_list: str | None = None
+    has_prepared_list: bool = False
+    image_suffixes: tuple[str, ...] = (".jpg",)
+    label_suffix: str = ".png"
+    ignore_label: int = IGNORE_LABEL
+    background_index: int | None = None
+    evaluator_type: str = "sem_seg"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names; the index is the train id."""
+        if isinstance(self.vocabulary, str):
+            return get_vocabulary(self.vocabulary)
+        return self.vocabulary
+
+    @property
+    def prepare_command(self) -> str | None:
+        """The prepare command for the root that the environment names."""
+        return self.prepare_template and format_command(self.prepare_template, datasets_root())
+
+    @property
+    def official_count(self) -> str:
+        """The official number of images in words, "" where there is none."""
+        return " or ".join(map(str, self.num_images))
 
 
 def datasets_root() -> Path:
@@ -53,10 +87,34 @@ def datasets_root() -> Path:
     return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
 
 
-def list_names(folder: Path, suffix: str) -> set[str]:
-    """Return the names, without the suffix, of a folder's visible files that end in ``suffix``."""
-    names = (entry for entry in os.listdir(folder) if not entry.startswith("."))
-    return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+def list_files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Find the files with one of the suffixes in a folder and the folders in it.
+
+    Hidden files and folders (their names begin with a point) do not count.
+
+    Args:
+        folder: where to look. A folder that does not exist holds no file.
+        suffixes: ends of file names; upper and lower case are the same.
+
+    Returns:
+        The path of each file by its name: its path below ``folder``, with "/", without suffix.
+
+    Raises:
+        ValueError: two files have the same name, as a.jpg and a.png.
+    """
+    files: dict[str, Path] = {}
+    for parent, folders, entries in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for entry in entries:
+            suffix = next((s for s in suffixes if entry.lower().endswith(s.lower())), None)
+            if suffix is None or entry.startswith("."):
+                continue
+            path = Path(parent, entry)
+            name = path.relative_to(folder).as_posix()[: -len(suffix)]
+            if name in files:
+                raise ValueError(f"{path} and {files[name].name} have one name; remove one of them")
+            files[name] = path
+    return files
 
 
 def list_image_names(benchmark: SemSegBenchmark, root: Path) -> list[str]:
@@ -76,9 +134,10 @@ def list_image_names(benchmark: SemSegBenchmark, root: Path) -> list[str]:
     if benchmark.image_list is not None:
         return _read_image_list(root / benchmark.image_list)
     folder = root / benchmark.image_folder
-    names = sorted(list_names(folder, ".jpg"))
+    names = sorted(list_files(folder, benchmark.image_suffixes))
     if not names:
-        raise ValueError(f"{benchmark.name}: no .jpg image in {folder}. {_mend_root(root)}")
+        suffixes = " or ".join(benchmark.image_suffixes)
+        raise ValueError(f"{benchmark.name}: no {suffixes} image in {folder}. {_mend_root(root)}")
     return names
 
 
@@ -100,31 +159,49 @@ def load_sem_seg_benchmark(benchmark: SemSegBenchmark) -> list[dict[str, str]]:
         ValueError: the image list is malformed, or there is no image.
     """
     root = datasets_root()
-    _require_images(benchmark, root)
-    _require_labels(benchmark, root)
-    names = list_image_names(benchmark, root)
-    images, labels = root / benchmark.image_folder, root / benchmark.label_folder
-    _require_files(benchmark, names, images, ".jpg", _mend_root(root))
-    _require_files(benchmark, names, labels, ".png", _mend_labels(benchmark, root))
-    if len(names) != benchmark.num_images:
+    pairs = find_label_pairs(benchmark, root)
+    if benchmark.num_images and len(pairs) not in benchmark.num_images:
         logger.warning(
-            "%s: %d images in %s instead of the official %d; the figures are not comparable.",
+            "%s: %d images in %s instead of the official %s; the figures are not comparable.",
             benchmark.name,
-            len(names),
-            images,
-            benchmark.num_images,
+            len(pairs),
+            root / benchmark.image_folder,
+            benchmark.official_count,
         )
     return [
-        {"file_name": str(images / f"{name}.jpg"), "sem_seg_file_name": str(labels / f"{name}.png")}
-        for name in names
+        {"file_name": str(image), "sem_seg_file_name": str(label)}
+        for image, label in pairs.values()
     ]
+
+
+def find_label_pairs(benchmark: SemSegBenchmark, root: Path) -> dict[str, tuple[Path, Path]]:
+    """Find the image and the prepared label of every name of a benchmark.
+
+    Args:
+        benchmark: what to find.
+        root: the folder of all benchmarks.
+
+    Returns:
+        The paths of image and label by name, in the order of :func:`list_image_names`.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_sem_seg_benchmark`.
+    """
+    _require_published(benchmark, root)
+    _require_prepared(benchmark, root)
+    names = list_image_names(benchmark, root)
+    folder, suffixes = root / benchmark.image_folder, benchmark.image_suffixes
+    images = require_files(benchmark.name, names, folder, suffixes, _mend_root(root))
+    folder, suffixes = root / benchmark.label_folder, (benchmark.label_suffix,)
+    labels = require_files(benchmark.name, names, folder, suffixes, _mend_labels(benchmark, root))
+    return {name: (images[name], labels[name]) for name in names}
 
 
 class BenchmarkMetadata(Metadata):
     """Detectron2's metadata with folders that follow the environment.
 
-    Detectron2 fixes ``image_root`` and ``sem_seg_root`` when a data set is registered, which is the
-    time of import here; as properties they are right whenever they are read.
+    Detectron2 fixes the folders when a data set is registered, which is the time of import here; as
+    properties they are right whenever they are read.
     """
 
     benchmark: SemSegBenchmark
@@ -139,12 +216,23 @@ class BenchmarkMetadata(Metadata):
         """Folder of the prepared label PNGs."""
         return str(datasets_root() / self.benchmark.label_folder)
 
+    @property
+    def image_dir(self) -> str:
+        """Folder of the images, under the name that Detectron2 gives it for Cityscapes."""
+        return self.image_root
+
+    @property
+    def gt_dir(self) -> str:
+        """Folder of the labels, under the name that Detectron2's Cityscapes evaluator asks for."""
+        return self.sem_seg_root
+
 
 def register_sem_seg_benchmark(benchmark: SemSegBenchmark) -> None:
     """Register a benchmark with Detectron2, unless its name is taken.
 
-    The metadata holds ``stuff_classes``, ``evaluator_type`` "sem_seg", ``ignore_label`` 255,
-    ``image_root``, ``sem_seg_root`` and the ``benchmark`` itself. No disk is touched.
+    The metadata holds ``stuff_classes``, ``evaluator_type``, ``ignore_label``, ``image_root``,
+    ``sem_seg_root`` and the ``benchmark`` itself; ``vocabulary`` where the class names are one of
+    ours, and ``background_index`` where there is a background class. No disk is touched.
 
     Args:
         benchmark: what to register. A name that is registered already stays what it is: a second
@@ -154,13 +242,18 @@ def register_sem_seg_benchmark(benchmark: SemSegBenchmark) -> None:
         logger.info("%s is registered already and stays as it is.", benchmark.name)
         return
     DatasetCatalog.register(benchmark.name, lambda: load_sem_seg_benchmark(benchmark))
-    MetadataCatalog[benchmark.name] = BenchmarkMetadata(
+    metadata = BenchmarkMetadata(
         name=benchmark.name,
         benchmark=benchmark,
-        stuff_classes=list(get_vocabulary(benchmark.vocabulary)),
-        evaluator_type="sem_seg",
-        ignore_label=IGNORE_LABEL,
+        stuff_classes=list(benchmark.class_names),
+        evaluator_type=benchmark.evaluator_type,
+        ignore_label=benchmark.ignore_label,
     )
+    if isinstance(benchmark.vocabulary, str):
+        metadata.vocabulary = benchmark.vocabulary
+    if benchmark.background_index is not None:
+        metadata.background_index = benchmark.background_index
+    MetadataCatalog[benchmark.name] = metadata
 
 
 def require_layout(name: str, root: Path, paths: Iterable[str]) -> None:
@@ -183,31 +276,60 @@ def require_layout(name: str, root: Path, paths: Iterable[str]) -> None:
         )
 
 
-def _require_images(benchmark: SemSegBenchmark, root: Path) -> None:
-    image_list = [] if benchmark.image_list is None else [benchmark.image_list]
-    require_layout(benchmark.name, root, [benchmark.image_folder, *image_list])
+def require_files(
+    dataset: str, names: Iterable[str], folder: Path, suffixes: Sequence[str], remedy: str
+) -> dict[str, Path]:
+    """Find the files of a folder, and refuse it where one of those that must be there is missing.
 
+    Args:
+        dataset: the data set, for the message.
+        names: what must be there, as :func:`list_files` names files.
+        folder: where to look.
+        suffixes: ends of the file names.
+        remedy: what the user should do, in a sentence.
 
-def _require_labels(benchmark: SemSegBenchmark, root: Path) -> None:
-    folder = root / benchmark.label_folder
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{benchmark.name}: no prepared labels, looked for {folder.absolute()}. "
-            f"{_mend_labels(benchmark, root)}"
-        )
+    Returns:
+        The path of each file by its name; more than those of ``names`` where the folder has more.
 
-
-def _require_files(
-    benchmark: SemSegBenchmark, names: list[str], folder: Path, suffix: str, remedy: str
-) -> None:
-    present = list_names(folder, suffix)
-    missing = [f"{name}{suffix}" for name in names if name not in present]
+    Raises:
+        FileNotFoundError: the text counts the missing files and names the first.
+        ValueError: two files have the same name.
+    """
+    present = list_files(folder, suffixes)
+    names = list(names)
+    missing = [name + "|".join(suffixes) for name in names if name not in present]
     if missing:
-        first = ", ".join(missing[:5])
         raise FileNotFoundError(
-            f"{benchmark.name}: {len(missing)} of {len(names)} files are missing in "
-            f"{folder.absolute()}, the first are {first}. {remedy}"
+            f"{dataset}: {len(missing)} of {len(names)} files are missing in "
+            f"{folder.absolute()}, the first are {', '.join(missing[:5])}. {remedy}"
         )
+    return present
+
+
+def format_command(template: str, root: Path) -> str:
+    """Fill the root into the template of a prepare command, quoted for the shell if it must be."""
+    return template.format(root=shlex.quote(str(root)))
+
+
+def _require_published(benchmark: SemSegBenchmark, root: Path) -> None:
+    """Require what the download holds."""
+    paths = [benchmark.image_folder]
+    if benchmark.image_list is not None and not benchmark.has_prepared_list:
+        paths.append(benchmark.image_list)
+    require_layout(benchmark.name, root, paths)
+
+
+def _require_prepared(benchmark: SemSegBenchmark, root: Path) -> None:
+    """Require what the prepare command makes."""
+    prepared = [benchmark.label_folder]
+    if benchmark.image_list is not None and benchmark.has_prepared_list:
+        prepared.append(benchmark.image_list)
+    for path in prepared:
+        if not (root / path).exists():
+            raise FileNotFoundError(
+                f"{benchmark.name}: no prepared labels, looked for {(root / path).absolute()}. "
+                f"{_mend_labels(benchmark, root)}"
+            )
 
 
 def _mend_root(root: Path) -> str:
@@ -218,7 +340,9 @@ def _mend_root(root: Path) -> str:
 
 
 def _mend_labels(benchmark: SemSegBenchmark, root: Path) -> str:
-    return f"Run: {benchmark.prepare_command} --root {shlex.quote(str(root))}"
+    if benchmark.prepare_template is None:
+        return "Put a label of the same name beside the others for each image."
+    return f"Run: {format_command(benchmark.prepare_template, root)}"
 
 
 def _read_image_list(path: Path) -> list[str]:

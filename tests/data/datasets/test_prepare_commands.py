@@ -9,16 +9,27 @@ from pathlib import Path
 import pytest
 
 from pixelclip.data.datasets.ade20k_150 import ADE20K_150, PUBLISHED_LABEL_FOLDER
-from pixelclip.data.datasets.pascal_voc_20 import PASCAL_VOC_20
+from pixelclip.data.datasets.coco_stuff import COCO_STUFF_171
+from pixelclip.data.datasets.coco_stuff_masks import PREPARE_TEMPLATE, mask_folder
+from pixelclip.data.datasets.pascal_context import PASCAL_CONTEXT_59
+from pixelclip.data.datasets.pascal_voc import PASCAL_VOC_20
 from pixelclip.data.datasets.sem_seg_benchmark import SemSegBenchmark
 
+# With a miniature root of each, and how many labels the command writes for an image.
+PREPARED = [
+    (COCO_STUFF_171, "coco_stuff_root", 1),
+    (ADE20K_150, "ade_root", 1),
+    (PASCAL_CONTEXT_59, "context_root", 2),
+    (PASCAL_VOC_20, "voc_root", 2),
+]
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def _command(benchmark: SemSegBenchmark, *options: str) -> list[str]:
     """The script and its options, as error messages tell users to run it."""
-    python, script = benchmark.prepare_command.split()
-    assert python == "python"
+    assert benchmark.prepare_template is not None
+    python, script, *root = benchmark.prepare_template.split()
+    assert (python, root) == ("python", ["--root", "{root}"])
     return [str(REPOSITORY / script), *options]
 
 
@@ -30,12 +41,11 @@ def _run(command: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
     return caught.value.code
 
 
-@pytest.mark.parametrize(
-    ("benchmark", "fixture"), [(ADE20K_150, "ade_root"), (PASCAL_VOC_20, "voc_root")]
-)
+@pytest.mark.parametrize(("benchmark", "fixture", "labels_per_image"), PREPARED)
 def test_the_command_prepares_the_root_of_the_environment(
     benchmark: SemSegBenchmark,
     fixture: str,
+    labels_per_image: int,
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -43,11 +53,12 @@ def test_the_command_prepares_the_root_of_the_environment(
     root = request.getfixturevalue(fixture)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
     assert _run(_command(benchmark), monkeypatch) == 0
-    count = len(list((root / benchmark.label_folder).iterdir()))
+    count = labels_per_image * len(list((root / benchmark.label_folder).iterdir()))
+    assert count
     assert f"{count} labels written, 0 were finished before" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("benchmark", [ADE20K_150, PASCAL_VOC_20], ids=lambda b: b.name)
+@pytest.mark.parametrize("benchmark", [row[0] for row in PREPARED], ids=lambda b: b.name)
 def test_a_wrong_root_is_refused_by_saying_what_was_looked_for(
     benchmark: SemSegBenchmark,
     tmp_path: Path,
@@ -59,6 +70,18 @@ def test_a_wrong_root_is_refused_by_saying_what_was_looked_for(
     assert f"not found below {tmp_path}. Looked for" in error
     assert benchmark.image_folder in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_masks_of_a_split_are_prepared(
+    coco_stuff_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python, script, *options = (PREPARE_TEMPLATE + "val2017").split()
+    assert (python, options) == ("python", ["--root", "{root}", "--split", "val2017"])
+    command = [str(REPOSITORY / script), "--root", str(coco_stuff_root)]
+    assert _run([*command, "--split", "val2017"], monkeypatch) == 0
+    assert len(list((coco_stuff_root / mask_folder("val2017")).iterdir())) == 4
+    assert _run(command, monkeypatch) == 1
+    assert "missing: coco-stuff/images/train2017" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from pixelclip.data.datasets.ade20k_150 import ADE20K_150, prepare_ade20k_150
 from pixelclip.data.datasets.sem_seg_benchmark import (
     SemSegBenchmark,
     datasets_root,
+    list_files,
     load_sem_seg_benchmark,
     register_sem_seg_benchmark,
 )
@@ -37,6 +38,34 @@ def test_the_root_is_the_environment_variable(monkeypatch: pytest.MonkeyPatch) -
         else:
             monkeypatch.setenv("DETECTRON2_DATASETS", unset)
         assert datasets_root() == Path("datasets")
+
+
+def test_files_are_found_in_folders_whatever_the_case_of_their_suffix(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / ".hidden").mkdir()
+    names = ["x_left.PNG", "a/y_left.png", "a/b/z_Left.png", ".hidden/w_left.png", "a/.v_left.png"]
+    for name in [*names, "a/y_right.png"]:
+        (tmp_path / name).touch()
+    found = list_files(tmp_path, ["_Left.png"])
+    assert found.keys() == {"x", "a/y", "a/b/z"}
+    assert found["a/b/z"] == tmp_path / "a/b/z_Left.png"
+    assert list_files(tmp_path / "nowhere", [".png"]) == {}
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match=r"a\.(jpg|png) and a\.(jpg|png) have one name"):
+        list_files(tmp_path, [".jpg", ".png"])
+
+
+def test_a_root_with_blanks_is_quoted_in_the_command(
+    benchmark: SemSegBenchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/my data/{x}")
+    command = "python datasets/prepare_ade20k_150.py --root '/my data/{x}'"
+    assert benchmark.prepare_command == command
+    assert dataclasses.replace(benchmark, prepare_template=None).prepare_command is None
 
 
 def test_a_missing_root_is_named(
@@ -101,7 +130,7 @@ def test_the_official_number_of_images_gives_no_warning(
     prepare_ade20k_150(ade_root, workers=1)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(ade_root))
     with caplog.at_level(logging.WARNING, logger="pixelclip"):
-        load_sem_seg_benchmark(dataclasses.replace(benchmark, num_images=5))
+        load_sem_seg_benchmark(dataclasses.replace(benchmark, num_images=(4, 5)))
     assert caplog.text == ""
 
 

@@ -1,0 +1,9 @@
+"""Write the COCO-Stuff validation labels as Detectron2's evaluator reads them: 0..170, 255 void."""
+
+import sys
+
+from pixelclip.data.datasets.coco_stuff import prepare_coco_stuff
+from pixelclip.data.label_preparation import run_prepare_command
+
+if __name__ == "__main__":
+    sys.exit(run_prepare_command(str(__doc__), prepare_coco_stuff))

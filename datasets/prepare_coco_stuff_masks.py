@@ -1,0 +1,10 @@
+"""Write the regions of COCO-Stuff's labels as unlabelled masks in SA-1B's JSON, for training."""
+
+import sys
+
+from pixelclip.data.datasets.coco_stuff_masks import SPLITS, prepare_coco_stuff_masks
+from pixelclip.data.label_preparation import run_prepare_command
+
+if __name__ == "__main__":
+    splits = tuple(SPLITS.values())
+    sys.exit(run_prepare_command(str(__doc__), prepare_coco_stuff_masks, splits=splits))

@@ -1,0 +1,56 @@
+"""COCO-Stuff with 171 classes: the 5000 validation images of COCO 2017, things and stuff."""
+
+from pathlib import Path
+
+from pixelclip.data.datasets.sem_seg_benchmark import (
+    IGNORE_LABEL,
+    SemSegBenchmark,
+    list_files,
+    require_layout,
+)
+from pixelclip.data.label_preparation import (
+    PreparationReport,
+    label_tasks,
+    make_label_table,
+    prepare_labels,
+)
+
+COCO_STUFF_171 = SemSegBenchmark(
+    name="coco_2017_test_stuff_all_sem_seg",
+    vocabulary="coco_stuff_171",
+    num_images=(5000,),
+    image_folder="coco-stuff/images/val2017",
+    label_folder="coco-stuff/annotations_detectron2/val2017",
+    prepare_template="python datasets/prepare_coco_stuff.py --root {root}",
+)
+PUBLISHED_LABEL_FOLDER = "coco-stuff/annotations/val2017"
+
+# COCO numbered its categories before it dropped these things, which no image is labelled with.
+_DROPPED_CATEGORY_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+CATEGORY_IDS = tuple(id_ for id_ in range(1, 183) if id_ not in _DROPPED_CATEGORY_IDS)
+
+# A published label is the category id less one; 255 is unlabelled.
+TRAIN_IDS = {IGNORE_LABEL: IGNORE_LABEL} | {
+    category_id - 1: train_id for train_id, category_id in enumerate(CATEGORY_IDS)
+}
+
+
+def prepare_coco_stuff(root: Path, workers: int) -> PreparationReport:
+    """Write the label PNGs of COCO-Stuff with train ids, next to the published ones.
+
+    Args:
+        root: the folder that holds ``coco-stuff``.
+        workers: how many files are worked on at a time, at least 1.
+
+    Returns:
+        What was done. An image without a label and a label without an image are problems in it.
+
+    Raises:
+        FileNotFoundError: the published layout is not there.
+        OSError: a file cannot be written.
+    """
+    require_layout("COCO-Stuff", root, [COCO_STUFF_171.image_folder, PUBLISHED_LABEL_FOLDER])
+    images, published = root / COCO_STUFF_171.image_folder, root / PUBLISHED_LABEL_FOLDER
+    names = sorted(list_files(images, [".jpg"]).keys() | list_files(published, [".png"]).keys())
+    tasks = label_tasks(names, images, published, root / COCO_STUFF_171.label_folder)
+    return prepare_labels(tasks, make_label_table(TRAIN_IDS), workers)

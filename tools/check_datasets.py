@@ -1,0 +1,44 @@
+#!/usr/bin/env python
+"""Say of each data set what is there, what is missing or wrong, and the command that mends it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import pixelclip  # noqa: F401  registers the data sets
+from pixelclip.data.dataset_check import DATASETS, check_dataset, format_statuses
+from pixelclip.data.datasets.sem_seg_folder import register_sem_seg_folders
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0 if all data sets that were asked for are usable, else 1."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "datasets",
+        nargs="*",
+        help="names of data sets, or description files (.yaml, .json) of your own; default: all",
+    )
+    parser.add_argument("--root", help="folder of all benchmarks; default: $DETECTRON2_DATASETS")
+    parser.add_argument("--deep", action="store_true", help="read every label and mask, not some")
+    options = parser.parse_args(arguments)
+    if options.root:
+        os.environ["DETECTRON2_DATASETS"] = options.root
+    try:
+        names = [_register(dataset) for dataset in options.datasets or DATASETS]
+        statuses = [check_dataset(name, options.deep) for name in names]
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(format_statuses(statuses))
+    return 0 if all(status.is_usable for status in statuses) else 1
+
+
+def _register(dataset: str) -> str:
+    """Register the data set of a description file; return the name of the data set."""
+    is_description = dataset.endswith((".yaml", ".yml", ".json"))
+    return register_sem_seg_folders([dataset])[0] if is_description else dataset
+
+
+if __name__ == "__main__":
+    sys.exit(main())
