@@ -11,6 +11,8 @@ def add_pixelclip_config(cfg: CfgNode) -> None:
     cfg.MODEL.CLIP = _clip_config()
     cfg.MODEL.PIXELCLIP = _pixelclip_config()
     _add_test_config(cfg.TEST)
+    # Files that describe data sets of one's own, each a folder of images and one of labels.
+    cfg.DATASETS.SEM_SEG_FOLDERS = ()
     # CLIP's own normalisation of RGB images in 0..255.
     cfg.MODEL.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
     cfg.MODEL.PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
@@ -54,6 +56,14 @@ def _add_test_config(node: CfgNode) -> None:
     node.BACKGROUND_THRESHOLD = -1.0
     # For data sets with a background class: words that mean background.
     node.BACKGROUND_WORDS = ()
+    # Class names of each data set: "" for its own, "synonyms" for the rich ones.
+    node.VOCABULARY = ""
+    # What is measured: "segmentation", or "mask_classification" of given masks.
+    node.EVALUATION = "segmentation"
+    # Masks to classify: "ground_truth", or a folder of SA-1B JSON files named like the images.
+    node.MASKS = "ground_truth"
+    # Published results to stand beside ours, for example "ViT-B/16 SA-1B"; "" for none.
+    node.PUBLISHED_ROW = ""
 
 
 def _pixelclip_config() -> CfgNode:

@@ -15,6 +15,8 @@ def main(args: argparse.Namespace) -> dict:
     """Train, or with ``--eval-only`` evaluate ``MODEL.WEIGHTS``, in this process."""
     cfg = setup(args)
     if args.eval_only:
+        if not cfg.DATASETS.TEST:
+            raise ValueError("DATASETS.TEST is empty: name the data sets to evaluate.")
         model = Trainer.build_model(cfg)
         PixelCLIPCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(
             cfg.MODEL.WEIGHTS, resume=args.resume

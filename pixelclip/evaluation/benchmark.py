@@ -1,0 +1,277 @@
+"""Evaluate one model on all test data sets, each with its own vocabulary, into one table.
+
+Everything about the data sets is checked before the first image. What is finished is on disk at
+once (``stored_results.py``), so that the same evaluation, started again, goes on where it stopped.
+"""
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, print_csv_format
+from detectron2.utils import comm
+
+from pixelclip.data.vocabularies import vocabulary_of_dataset
+from pixelclip.evaluation.benchmark_table import make_rows, write_table
+from pixelclip.evaluation.dataset_gaps import find_gaps
+from pixelclip.evaluation.evaluators import EVALUATIONS
+from pixelclip.evaluation.mask_classification import MaskClassifier
+from pixelclip.evaluation.mask_regions import mask_folder_of
+from pixelclip.evaluation.published_results import get_published_row
+from pixelclip.evaluation.stored_results import (
+    DatasetResult,
+    Fingerprint,
+    hash_data,
+    hash_weights,
+    load_result,
+    make_fingerprint,
+    save_result,
+)
+from pixelclip.evaluation.timed_inference import run_timed_inference
+from pixelclip.meta_arch import PixelCLIP
+
+logger = logging.getLogger(__name__)
+
+# They choose what is evaluated or shown, or are hashed by content: no result depends on them.
+_WITHOUT_EFFECT = {
+    "MODEL": ("WEIGHTS",),
+    "DATASETS": ("TRAIN", "TEST"),
+    "TEST": ("EVAL_PERIOD", "EXPECTED_RESULTS", "PUBLISHED_ROW", "MASKS", "VOCABULARY"),
+}
+
+Vocabulary = dict[str, Any]
+
+
+class Benchmark:
+    """The evaluation of a model on several data sets.
+
+    Args:
+        names: registered data sets, evaluated in this order.
+        folder: for the results of the data sets and the table.
+        settings: every setting that a result depends on, as JSON.
+        vocabulary: "" for each data set's own class names, "synonyms" for the rich ones.
+        published_row: of ``published_results.py``, to stand beside the results; "" for none.
+        evaluation: "segmentation" or "mask_classification".
+        mask_folder: SA-1B JSON files of the masks to classify; None for the labelled regions.
+
+    Raises:
+        ValueError: an unknown evaluation or published row.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        names: Sequence[str],
+        folder: str,
+        settings: Mapping[str, Any],
+        vocabulary: str = "",
+        published_row: str = "",
+        evaluation: str = "segmentation",
+        mask_folder: Path | None = None,
+    ) -> None:
+        if evaluation not in EVALUATIONS:
+            raise ValueError(
+                f"TEST.EVALUATION is {evaluation!r}; it must be one of {', '.join(EVALUATIONS)}."
+            )
+        self.names = tuple(names)
+        self.folder = folder
+        self.settings = settings
+        self.vocabulary = vocabulary
+        self.published_row = published_row
+        self.published = get_published_row(published_row)
+        self.evaluation = evaluation
+        self.mask_folder = mask_folder
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments of the constructor, out of a Detectron2 config.
+
+        Raises:
+            ValueError, FileNotFoundError: masks cannot be classified as the config says.
+        """
+        mask_folder = None
+        if cfg.TEST.EVALUATION == "mask_classification":
+            _check_whole_image(cfg)
+            mask_folder = mask_folder_of(cfg.TEST.MASKS)
+        return {
+            "names": cfg.DATASETS.TEST,
+            "folder": os.path.join(cfg.OUTPUT_DIR, "evaluation"),
+            "settings": result_settings(cfg),
+            "vocabulary": cfg.TEST.VOCABULARY,
+            "published_row": cfg.TEST.PUBLISHED_ROW,
+            "evaluation": cfg.TEST.EVALUATION,
+            "mask_folder": mask_folder,
+        }
+
+    def prepare(
+        self, build_evaluator: Callable[[str], DatasetEvaluator]
+    ) -> tuple[dict[str, DatasetEvaluator], dict[str, str]]:
+        """Look at all data sets; say in the log which ones cannot be evaluated, and why.
+
+        Every process must call it.
+
+        Args:
+            build_evaluator: makes the evaluator of a data set.
+
+        Returns:
+            The evaluators of the data sets that are there, and for each other one the reason.
+
+        Raises:
+            FileNotFoundError: none of the data sets is there.
+            ValueError: a data set of another kind.
+        """
+        gaps = find_gaps(self.names, self.mask_folder)
+        if gaps and len(gaps) == len(set(self.names)):
+            raise FileNotFoundError(
+                f"No data set of DATASETS.TEST can be evaluated. {' '.join(gaps.values())} "
+                '(To train without evaluation: DATASETS.TEST "()".)'
+            )
+        for name, gap in gaps.items():
+            logger.warning("%s will not be evaluated. %s", name, gap)
+        names = [name for name in self.names if name not in gaps]
+        for name in names:
+            dataset_vocabulary(name, self.vocabulary)
+        return {name: build_evaluator(name) for name in names}, gaps
+
+    def run(
+        self,
+        model: PixelCLIP,
+        build_loader: Callable[[str], Any],
+        build_evaluator: Callable[[str], DatasetEvaluator],
+        reuse: bool = True,
+    ) -> "OrderedDict[str, dict[str, Any]]":
+        """Evaluate; log the table and write it to ``benchmark.md`` and ``.json`` in the folder.
+
+        Every process must call it; only the main one writes.
+
+        Args:
+            model: left with the last data set's vocabulary.
+            build_loader: makes the test loader of a data set.
+            build_evaluator: makes the evaluator of a data set; all are made before the first image.
+            reuse: take what is stored for the same weights, settings and data, and store what is
+                finished.
+
+        Returns:
+            Metrics by data set, without those that cannot be evaluated.
+
+        Raises:
+            FileNotFoundError, ValueError: see :meth:`prepare`.
+        """
+        evaluators, gaps = self.prepare(build_evaluator)
+        weights = hash_weights(model) if reuse and comm.is_main_process() else None
+        results: OrderedDict[str, DatasetResult] = OrderedDict()
+        # Taken out one by one, so that a finished evaluator's predictions do not stay in memory.
+        for name in list(evaluators):
+            evaluator = evaluators.pop(name)
+            fingerprint = self._fingerprint(name, weights)
+            result = self._load(name, fingerprint)
+            if result is None:
+                result = self._evaluate(name, model, build_loader(name), evaluator)
+                self._save(name, fingerprint, result)
+            results[name] = result
+        self._report(results, gaps)
+        return OrderedDict((name, result.metrics) for name, result in results.items())
+
+    def _fingerprint(self, name: str, weights: str | None) -> Fingerprint | None:
+        """None where nothing is to be stored: on other processes than the main one, for example."""
+        if weights is None:
+            return None
+        vocabulary = dataset_vocabulary(name, self.vocabulary)
+        data = hash_data(name, self.mask_folder)
+        return make_fingerprint(weights, self.settings, vocabulary, data)
+
+    def _load(self, name: str, fingerprint: Fingerprint | None) -> DatasetResult | None:
+        """What the main process finds on disk; the others, which may see another disk, follow."""
+        found = load_result(self.folder, name, fingerprint) if fingerprint else None
+        found = comm.all_gather(found)[0]
+        if found is not None:
+            logger.info(
+                "%s was evaluated before, with the same weights, settings and data: its result is "
+                "taken from %s.",
+                name,
+                self.folder,
+            )
+        return found
+
+    def _save(self, name: str, fingerprint: Fingerprint | None, result: DatasetResult) -> None:
+        if fingerprint:
+            save_result(self.folder, name, fingerprint, result)
+
+    def _evaluate(
+        self, name: str, model: PixelCLIP, loader: Any, evaluator: DatasetEvaluator
+    ) -> DatasetResult:
+        model.set_vocabulary(**dataset_vocabulary(name, self.vocabulary))
+        evaluated: Any = model
+        if self.evaluation == "mask_classification":
+            evaluated = MaskClassifier(model, fill_gaps=self.mask_folder is not None)
+        metrics, speed = run_timed_inference(evaluated, loader, evaluator, name)
+        return DatasetResult(metrics, len(DatasetCatalog.get(name)), speed)
+
+    def _report(self, results: Mapping[str, DatasetResult], gaps: Mapping[str, str]) -> None:
+        if not comm.is_main_process() or not self.names:
+            return
+        for name, result in results.items():
+            logger.info("Results on %s:", name)
+            print_csv_format(result.metrics)
+        notes = {name: f"not evaluated: {gap}" for name, gap in gaps.items()}
+        notes.update(_notes_on_size(results))
+        os.makedirs(self.folder, exist_ok=True)
+        rows = make_rows(self.names, results, notes, self.published)
+        table = write_table(rows, self.folder, self.published_row)
+        logger.info("The table is in %s:\n\n%s", os.path.join(self.folder, "benchmark.md"), table)
+
+
+def dataset_vocabulary(name: str, variant: str = "") -> Vocabulary:
+    """Arguments of :meth:`PixelCLIP.set_vocabulary` for a registered data set.
+
+    Args:
+        name: a data set with ``stuff_classes`` and perhaps a ``background_index``.
+        variant: see :func:`pixelclip.data.vocabularies.vocabulary_of_dataset`.
+
+    Raises:
+        ValueError: the data set has no class names, or none of this variant.
+    """
+    return {
+        "class_names": list(vocabulary_of_dataset(name, variant)),
+        "background_index": getattr(MetadataCatalog.get(name), "background_index", None),
+    }
+
+
+def result_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Every value of a config that can change the result of an evaluation."""
+    settings: dict[str, Any] = {
+        section: {key: value for key, value in cfg[section].items() if key not in excluded}
+        for section, excluded in _WITHOUT_EFFECT.items()
+    }
+    # The weights count by their content, wherever they came from.
+    clip = {key: value for key, value in cfg.MODEL.CLIP.items() if key != "PRETRAINED"}
+    settings["MODEL"]["CLIP"] = clip
+    is_for_test = {key: key.endswith("_TEST") or key == "FORMAT" for key in cfg.INPUT}
+    settings["INPUT"] = {key: cfg.INPUT[key] for key in cfg.INPUT if is_for_test[key]}
+    return settings
+
+
+def _check_whole_image(cfg: CfgNode) -> None:
+    if cfg.TEST.INFERENCE_MODE != "whole" or cfg.TEST.FLIP:
+        raise ValueError(
+            f"TEST.INFERENCE_MODE is {cfg.TEST.INFERENCE_MODE!r} and TEST.FLIP {cfg.TEST.FLIP}; "
+            "masks are classified by the features of the whole image: set them to 'whole' and "
+            "False."
+        )
+
+
+def _notes_on_size(results: Mapping[str, DatasetResult]) -> dict[str, str]:
+    """A note on each data set that is not of its official size."""
+    notes = {}
+    for name, result in results.items():
+        benchmark = getattr(MetadataCatalog.get(name), "benchmark", None)
+        official = getattr(benchmark, "num_images", ())
+        if official and result.num_images not in official:
+            notes[name] = f"the official set has {' or '.join(map(str, official))} images"
+    return notes
