@@ -4,6 +4,7 @@ Shapes: B images, N masks in the batch, K clusters, mask resolution (Mh, Mw), C 
 grid h x w, d the width of CLIP's joint embedding space.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import BitMasks
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -292,7 +294,7 @@ class PixelCLIP(nn.Module):
                     "resolution go into 'instances' as gt_masks."
                 )
             return masks.bool()
-        masks = inputs["instances"].gt_masks.tensor.to(self.device)
+        masks = _bitmasks_of(inputs).to(self.device)
         if not len(masks):
             return masks.new_zeros((0, *self.mask_resolution), dtype=torch.bool)
         resized = F.interpolate(masks[:, None].float(), self.mask_resolution, mode="nearest")
@@ -373,7 +375,6 @@ class PixelCLIP(nn.Module):
 
     def _score(self, pixels: Tensor) -> Tensor:
         """Scores (n, C, test height, test width) of normalised, resized images (n, 3, h, w)."""
-        classifier = self.text_classifier
         features = self.image_encoder(pixels)
         features = F.interpolate(
             features.permute(0, 3, 1, 2),  # (n, d, h / stride, w / stride)
@@ -381,12 +382,18 @@ class PixelCLIP(nn.Module):
             mode="bilinear",
             align_corners=False,
         )
-        similarity = cosine_similarity(features.permute(0, 2, 3, 1), classifier)
-        similarity = similarity.permute(0, 3, 1, 2)  # (n, names, test height, test width)
+        scores = self.class_scores(features.permute(0, 2, 3, 1))
+        return scores.permute(0, 3, 1, 2)  # (n, C, test height, test width)
+
+    def class_scores(self, features: Tensor) -> Tensor:
+        """Cosines (..., C) of dense or pooled features (..., d) with the vocabulary's classes.
+
+        A background class has the score that ``TEST.BACKGROUND_*`` gives it.
+        """
+        cosines = cosine_similarity(features, self.text_classifier)  # (..., embedded names)
         if self._background_index is None:
-            return similarity
-        count, index = len(self.class_names), self._background_index
-        return torch.stack([self.background.merge(s, count, index) for s in similarity])
+            return cosines
+        return self.background.merge(cosines, len(self.class_names), self._background_index)
 
     def _test_feature_size(self, view_size: Size) -> Size:
         """``test_feature_size``, or as much more of it as the view is larger than usual."""
@@ -425,6 +432,24 @@ def _vocabulary_of(dataset_name: str | None) -> tuple[Sequence[str], None, int |
     return names, None, getattr(metadata, "background_index", None)
 
 
+def _bitmasks_of(inputs: Mapping[str, Any]) -> Tensor:
+    """Masks (N, H, W) bool of ``instances``; Detectron2 leaves them out where there are none."""
+    if "instances" not in inputs:
+        raise ValueError(
+            f"A training input has the keys {sorted(inputs)}; expected 'masks' or 'instances'."
+        )
+    instances = inputs["instances"]
+    if not instances.get_fields() or not len(instances):
+        return torch.zeros(0, *instances.image_size, dtype=torch.bool)
+    masks = instances.gt_masks if instances.has("gt_masks") else None
+    if not isinstance(masks, BitMasks):
+        raise ValueError(
+            f"'instances' has gt_masks of type {type(masks).__name__}; expected BitMasks: set "
+            'INPUT.MASK_FORMAT to "bitmask".'
+        )
+    return masks.tensor
+
+
 def _check_resolution(resolution: Size, stride: int) -> None:
     if any(side < stride or side % stride for side in resolution):
         raise ValueError(
@@ -442,6 +467,24 @@ def _check_assignment(assignment: str) -> None:
 
 
 def _check_config(cfg: CfgNode) -> None:
+    node = cfg.MODEL.PIXELCLIP
+    for key, size in (
+        ("MODEL.CLIP.RESOLUTION", cfg.MODEL.CLIP.RESOLUTION),
+        ("MODEL.PIXELCLIP.MASK_RESOLUTION", node.MASK_RESOLUTION),
+        ("MODEL.PIXELCLIP.TEST_FEATURE_SIZE", node.TEST_FEATURE_SIZE),
+    ):
+        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            raise ValueError(f"{key} is {size}; expected (height, width), both positive integers.")
+    if node.SINKHORN_ITERS < 1 or not 0 < node.ASSIGNMENT_SCALE < math.inf:
+        raise ValueError(
+            f"MODEL.PIXELCLIP.SINKHORN_ITERS is {node.SINKHORN_ITERS} and ASSIGNMENT_SCALE "
+            f"{node.ASSIGNMENT_SCALE}; expected at least 1 and a positive number."
+        )
+    if len(cfg.MODEL.PIXEL_MEAN) != 3 or len(cfg.MODEL.PIXEL_STD) != 3:
+        raise ValueError(
+            f"MODEL.PIXEL_MEAN is {cfg.MODEL.PIXEL_MEAN} and PIXEL_STD {cfg.MODEL.PIXEL_STD}; "
+            "expected three values each."
+        )
     if cfg.INPUT.FORMAT != "RGB":
         raise ValueError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP takes 'RGB'.")
     if cfg.MODEL.PIXELCLIP.MASK_SOURCE != "dataset":

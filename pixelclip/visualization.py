@@ -1,13 +1,18 @@
 """Pictures of what a training did."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from pixelclip.atomic_write import atomic_writer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SMOOTHING_WINDOW = 20
 
@@ -28,7 +33,7 @@ def read_iteration_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
-            by_iteration[entry["iteration"]] = entry
+            by_iteration[entry["iteration"]] = {"total_loss": float("nan"), **entry}
         except (ValueError, TypeError, KeyError) as error:
             if number == len(lines):
                 break
@@ -44,6 +49,9 @@ def draw_training_curve(entries: Sequence[Mapping[str, float]]) -> Figure:
     Args:
         entries: what :func:`read_iteration_log` returned.
     """
+    # Its import may write a cache of fonts, which importing us must not do.
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 6), layout="constrained")
     loss_axes, cluster_axes = figure.subplots(2, 1, sharex=True)
     iterations = [entry["iteration"] for entry in entries]

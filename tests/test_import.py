@@ -16,7 +16,7 @@ def test_import_is_silent_and_touches_nothing(tmp_path):
     code = REFUSE_NETWORK + (
         "import random, numpy, torch\n"
         "before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.initial_seed()\n"
-        "import pixelclip, pixelclip.engine, pixelclip.checkpoint\n"
+        "import pixelclip.checkpoint, pixelclip.engine, pixelclip.visualization\n"
         "after = random.getstate(), numpy.random.get_state()[1].tolist(), torch.initial_seed()\n"
         "assert before == after, 'seeded'\n"
         "assert not torch.cuda.is_initialized()\n"
@@ -31,3 +31,4 @@ def test_import_is_silent_and_touches_nothing(tmp_path):
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert not os.listdir(tmp_path / "work")
+    assert not os.listdir(tmp_path / "home")

@@ -1,8 +1,10 @@
+import pickle
+
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import BitMasks, Instances, PolygonMasks
 
 from pixelclip import PixelCLIP
 
@@ -33,7 +35,6 @@ def test_masks_and_instances_give_the_same_loss(tiny_model):
         instances = Instances((96, 64), gt_masks=BitMasks(full))
         as_instances.append({**inputs, "instances": instances})
         del as_instances[-1]["masks"]
-    tiny_model.teacher.momentum = 1.0
     torch.testing.assert_close(tiny_model(as_instances)["loss_masks"], as_masks)
 
 
@@ -52,9 +53,29 @@ def test_without_masks_the_loss_is_zero_and_trains_nothing(tiny_model, key):
     assert all(g is not None and g.abs().sum() == 0 for g in gradients)
 
 
+def test_instances_without_masks_and_of_other_kinds(tiny_model):
+    batch = make_batch(masks_per_image=0)
+    for inputs in batch:
+        del inputs["masks"]
+    with pytest.raises(ValueError, match=r"\['image', 'image_strong'\]; expected 'masks'"):
+        tiny_model(batch)
+    for inputs in batch:
+        inputs["instances"] = Instances((80, 96))  # as Detectron2 makes it without annotations
+    assert tiny_model(batch)["loss_masks"].item() == 0
+    polygons = PolygonMasks([[[0.0, 0.0, 5.0, 0.0, 5.0, 5.0]]])
+    batch[0]["instances"] = Instances((80, 96), gt_masks=polygons)
+    with pytest.raises(ValueError, match="PolygonMasks.*bitmask"):
+        tiny_model(batch)
+
+
+def test_model_can_be_pickled(tiny_model):
+    restored = pickle.loads(pickle.dumps(tiny_model))
+    torch.testing.assert_close(restored(make_batch()), tiny_model(make_batch()))
+
+
 def test_masks_of_at_most_one_pixel_are_dropped(tiny_model):
     batch = make_batch()
-    tiny_model.teacher._average = lambda *_: None
+    tiny_model.teacher.momentum = 1.0
     expected = tiny_model(batch)["loss_masks"]
     for inputs in batch:
         specks = torch.zeros(2, 32, 32, dtype=torch.bool)
@@ -146,6 +167,12 @@ def test_unknown_templates_are_refused(tiny_model):
     ("key", "value", "problem"),
     [
         ("MODEL.CLIP.RESOLUTION", (60, 64), "multiples"),
+        ("MODEL.CLIP.RESOLUTION", (64,), "positive integers"),
+        ("MODEL.PIXELCLIP.MASK_RESOLUTION", (0, 32), "MASK_RESOLUTION.*positive integers"),
+        ("MODEL.PIXELCLIP.TEST_FEATURE_SIZE", (8, 8, 8), "TEST_FEATURE_SIZE"),
+        ("MODEL.PIXELCLIP.SINKHORN_ITERS", 0, "SINKHORN_ITERS is 0"),
+        ("MODEL.PIXELCLIP.ASSIGNMENT_SCALE", float("nan"), "ASSIGNMENT_SCALE nan"),
+        ("MODEL.PIXEL_MEAN", [0.5], "three values"),
         ("MODEL.CLIP.FINETUNE", "all", "attention, full, none"),
         ("MODEL.PIXELCLIP.TEST_TEMPLATES", "unknown", "imagenet_select"),
         ("MODEL.PIXELCLIP.MASK_SOURCE", "sam", "'dataset'"),

@@ -1,12 +1,18 @@
 """Hooks of the training loop."""
 
 import json
+import logging
 import os
+from collections import Counter
 
 import numpy as np
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+
+from pixelclip.atomic_write import atomic_writer
+
+logger = logging.getLogger(__name__)
 
 
 class SeedEveryIteration(HookBase):
@@ -38,24 +44,88 @@ class MonitorClusters(HookBase):
             self.trainer.storage.put_scalar("clusters/largest", float(total.max() / total.sum()))
 
 
-class IterationLog(HookBase):
-    """Append one JSON line per iteration to ``iterations.jsonl``, unsmoothed.
+class CountSkippedRecords(HookBase):
+    """Record how many broken records all processes have skipped, and say so at the end.
 
-    Detectron2's ``metrics.json`` holds medians over windows that a restart empties; these lines are
-    exact, so that two runs can be compared. A resumed run repeats the iterations after its
-    checkpoint; the last line of an iteration counts.
+    Scalar: ``skipped_records``, since the start of the training, resumed or not.
     """
 
-    def __init__(self, output_dir: str) -> None:
-        self._path = os.path.join(output_dir, "iterations.jsonl")
+    def __init__(self) -> None:
+        self._before: Counter[str] = Counter()  # in the runs that this one continues
+        self._total: Counter[str] = Counter()
 
     def after_step(self) -> None:
-        """Write iteration (from 1), total loss, learning rate and the clusters' shares."""
+        """Put the sum over all processes into the event storage."""
+        skipped = getattr(self.trainer.data_loader, "skipped", Counter())
+        gathered = comm.gather(dict(skipped))
+        self._total = sum(map(Counter, gathered), Counter(self._before))
+        if comm.is_main_process():
+            total = sum(self._total.values())
+            self.trainer.storage.put_scalar("skipped_records", total, smoothing_hint=False)
+
+    def after_train(self) -> None:
+        """Log the count of each kind, if any."""
+        if comm.is_main_process() and self._total:
+            kinds = ", ".join(f"{kind}: {count}" for kind, count in self._total.most_common())
+            logger.warning("Skipped %d broken records (%s)", sum(self._total.values()), kinds)
+
+    def state_dict(self) -> dict[str, int]:
+        """Counts by kind."""
+        return dict(self._total)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on counting from a checkpoint's counts."""
+        self._before = self._total = Counter(state)
+
+
+class IterationLog(HookBase):
+    """Write one JSON line per iteration to ``iterations.jsonl``, unsmoothed.
+
+    Detectron2's ``metrics.json`` holds medians over windows that a restart empties; these lines are
+    exact, so that two runs can be compared. At the start, lines of iterations that are still to
+    come are removed: they belong to another run, or follow the checkpoint that this one continues.
+
+    Args:
+        output_dir: folder of the file.
+        base_lr: ``SOLVER.BASE_LR``, of which each parameter's learning rate is a multiple.
+    """
+
+    def __init__(self, output_dir: str, base_lr: float) -> None:
+        self._path = os.path.join(output_dir, "iterations.jsonl")
+        self._base_lr = base_lr
+        self._lr = base_lr
+
+    def before_train(self) -> None:
+        """Keep the lines of the iterations before this run's first, if there are any."""
+        if not (comm.is_main_process() and os.path.exists(self._path)):
+            return
+        with open(self._path, encoding="utf-8") as file:
+            lines = file.readlines()
+        kept = [line for line in lines if _iteration_of(line) <= self.trainer.start_iter]
+        with atomic_writer(self._path) as file:
+            file.write("".join(kept).encode())
+
+    def before_step(self) -> None:
+        """Note the learning rate before the schedule moves on."""
+        groups = self.trainer.optimizer.param_groups
+        factor = max(g["lr"] / g["initial_lr"] for g in groups if g["initial_lr"])
+        self._lr = self._base_lr * factor
+
+    def after_step(self) -> None:
+        """Write iteration (from 1), total loss, base learning rate, skipped records and shares."""
         if not comm.is_main_process():
             return
         latest = {name: value for name, (value, _) in self.trainer.storage.latest().items()}
-        names = ("total_loss", "lr", "clusters/used", "clusters/largest")
-        line = {"iteration": self.trainer.iter + 1}
+        names = ("total_loss", "skipped_records", "clusters/used", "clusters/largest")
+        line = {"iteration": self.trainer.iter + 1, "lr": self._lr}
         line.update({name: float(latest[name]) for name in names if name in latest})
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _iteration_of(line: str) -> float:
+    """Iteration of a line; infinity if it is none, as when a kill has cut it off."""
+    try:
+        return float(json.loads(line)["iteration"])
+    except (ValueError, TypeError, KeyError):
+        return float("inf")

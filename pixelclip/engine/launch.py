@@ -18,11 +18,17 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
     a GPU, ``main`` runs once in this process, on the CPU.
 
     Raises:
-        ValueError: this machine has fewer GPUs than ``args.num_gpus``.
+        ValueError: this machine has fewer GPUs than ``args.num_gpus``, or none and there are
+            several machines.
     """
     available = torch.cuda.device_count()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _run_under_torchrun(main, args)
+    elif not available and args.num_machines > 1:
+        raise ValueError(
+            f"--num-machines is {args.num_machines}, and this machine has no GPU: each machine "
+            "would train by itself. Start the processes with torchrun instead."
+        )
     elif not available:
         print("No GPU was found: running in one process on the CPU.", flush=True)
         main(args)

@@ -88,13 +88,18 @@ def build_lr_scheduler(
     Put together from fvcore's schedules, because Detectron2's own cosine ends at 0 in version 0.5.
 
     Raises:
-        ValueError: ``SOLVER.LR_SCHEDULER_NAME`` is not "WarmupCosineLR", or ``WARMUP_METHOD`` is
-            unknown.
+        ValueError: ``SOLVER.LR_SCHEDULER_NAME`` is not "WarmupCosineLR", ``WARMUP_METHOD`` is
+            unknown, or ``BASE_LR_END`` is above ``BASE_LR``.
     """
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME != "WarmupCosineLR":
         raise ValueError(
             f"SOLVER.LR_SCHEDULER_NAME is {solver.LR_SCHEDULER_NAME!r}; expected 'WarmupCosineLR'."
+        )
+    if solver.BASE_LR_END > solver.BASE_LR:
+        raise ValueError(
+            f"SOLVER.BASE_LR_END, {solver.BASE_LR_END}, is above SOLVER.BASE_LR, {solver.BASE_LR}: "
+            "the learning rate would rise. Set both."
         )
     schedule: ParamScheduler = CosineParamScheduler(1.0, solver.BASE_LR_END / solver.BASE_LR)
     if solver.WARMUP_ITERS > 0:

@@ -2,13 +2,12 @@
 
 import logging
 import weakref
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, build_detection_test_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -20,10 +19,16 @@ from torch.utils.data import ConcatDataset
 from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
 from pixelclip.data.resumable_loader import ResumableLoader
-from pixelclip.engine.hooks import IterationLog, MonitorClusters, SeedEveryIteration
+from pixelclip.data.sa1b import find_sa1b_root
+from pixelclip.engine.hooks import (
+    CountSkippedRecords,
+    IterationLog,
+    MonitorClusters,
+    SeedEveryIteration,
+)
 from pixelclip.engine.setup import check_config
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
-from pixelclip.evaluation import build_evaluator
+from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
 
 
 class Trainer(DefaultTrainer):
@@ -47,8 +52,10 @@ class Trainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         check_config(cfg)
-        _check_test_sets(cfg)
-        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        if "sa1b_train" in cfg.DATASETS.TRAIN:
+            find_sa1b_root()
+        Benchmark(cfg).prepare(lambda name: self.build_evaluator(cfg, name))
+        self.cfg = cfg = _scale_to_processes(cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
@@ -61,6 +68,21 @@ class Trainer(DefaultTrainer):
             self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), data_loader=loader
         )
         self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load the last checkpoint, or ``MODEL.WEIGHTS``; see Detectron2's trainer.
+
+        Raises:
+            RuntimeError: the processes found different checkpoints.
+        """
+        super().resume_or_load(resume)
+        starts = comm.all_gather(self.start_iter)
+        if len(set(starts)) > 1:
+            raise RuntimeError(
+                f"The processes would start at iterations {starts}: OUTPUT_DIR "
+                f"{self.cfg.OUTPUT_DIR!r} must be a folder that all machines share, or hold the "
+                "same checkpoints on each."
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration, hooks (the schedule among them), optimizer and seed."""
@@ -76,7 +98,12 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks and ours; ours write before an iteration's checkpoint is made."""
         hooks = super().build_hooks()
-        ours = [SeedEveryIteration(), MonitorClusters(), IterationLog(self.cfg.OUTPUT_DIR)]
+        ours = [
+            SeedEveryIteration(),
+            MonitorClusters(),
+            CountSkippedRecords(),
+            IterationLog(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.BASE_LR),
+        ]
         # Behind the iteration timer and the schedule, which records the learning rate.
         return [*hooks[:2], *ours, *hooks[2:]]
 
@@ -106,46 +133,72 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """See :func:`pixelclip.evaluation.build_evaluator`."""
-        return build_evaluator(dataset_name, cfg.OUTPUT_DIR)
+        return build_evaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.EVALUATION)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
+        """Detectron2's loader of a data set; with the masks where they are to be classified."""
+        if cfg.TEST.EVALUATION != "mask_classification":
+            return super().build_test_loader(cfg, dataset_name)
+        mapper = MaskRegionsMapper(cfg, dataset_name)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def test(
         cls,
         cfg: CfgNode,
         model: nn.Module,
-        evaluators: Sequence[DatasetEvaluator] | None = None,
+        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
         """Evaluate on each of ``DATASETS.TEST`` with that data set's classes as vocabulary.
 
+        The table goes to ``OUTPUT_DIR/evaluation``, see :class:`pixelclip.evaluation.Benchmark`.
+        Finished results are taken from there where they belong to the same weights, settings and
+        data; not with ``evaluators``, one for each data set.
+
         Returns:
-            Metrics by data set name; with a single data set, its metrics alone.
+            Metrics by data set name, without data sets that are not there; with a single one in
+            ``DATASETS.TEST``, its metrics alone.
+
+        Raises:
+            FileNotFoundError: none of the data sets is there.
         """
-        segmenter: Any = model.module if isinstance(model, DistributedDataParallel) else model
-        results: dict[str, Any] = OrderedDict()
-        for index, name in enumerate(cfg.DATASETS.TEST):
-            segmenter.set_vocabulary(MetadataCatalog.get(name).stuff_classes)
-            one_set = cfg.clone()
-            one_set.defrost()
-            one_set.DATASETS.TEST = (name,)
-            one_evaluator = None if evaluators is None else [evaluators[index]]
-            results[name] = super().test(one_set, model, one_evaluator)
-        return next(iter(results.values())) if len(results) == 1 else results
+        names = cfg.DATASETS.TEST
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        given = None if evaluators is None else dict(zip(names, evaluators, strict=True))
+        results: dict[str, Any] = Benchmark(cfg).run(
+            model.module if isinstance(model, DistributedDataParallel) else model,
+            lambda name: cls.build_test_loader(cfg, name),
+            lambda name: given[name] if given else cls.build_evaluator(cfg, name),
+            reuse=given is None,
+        )
+        return next(iter(results.values())) if len(names) == 1 else results
 
 
 def _load_records(names: Sequence[str]) -> Sequence[dict[str, Any]]:
-    # The main process goes first: it may build an index that the others then find on disk.
-    if not comm.is_main_process():
-        comm.synchronize()
-    records: Any = ConcatDataset([DatasetCatalog.get(name) for name in names])
-    if comm.is_main_process():
-        comm.synchronize()
+    if not names:
+        raise ValueError("DATASETS.TRAIN is empty; name a training set, such as 'sa1b_train'.")
+    datasets = {name: DatasetCatalog.get(name) for name in names}
+    for name, dataset in datasets.items():
+        if len(dataset) and "annotation_file_name" not in dataset[0]:
+            raise ValueError(
+                f"The data set {name!r} in DATASETS.TRAIN has no files of masks; take 'sa1b_train' "
+                "or another one whose records MaskDatasetMapper reads."
+            )
     # It has a sequence's length and items, and unlike a list it makes no record before its turn.
+    records: Any = ConcatDataset(list(datasets.values()))
     return records
 
 
-def _check_test_sets(cfg: CfgNode) -> None:
-    for name in cfg.DATASETS.TEST:
-        DatasetCatalog.get(name)  # raises, naming the folder and the remedy
+def _scale_to_processes(cfg: CfgNode) -> CfgNode:
+    """Detectron2's scaling by ``SOLVER.REFERENCE_WORLD_SIZE``, of the last learning rate too."""
+    scaled = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+    if scaled.SOLVER.BASE_LR != cfg.SOLVER.BASE_LR:
+        scaled.defrost()
+        scaled.SOLVER.BASE_LR_END *= scaled.SOLVER.BASE_LR / cfg.SOLVER.BASE_LR
+        scaled.freeze()
+    return scaled
 
 
 def _wrap_distributed(model: nn.Module) -> nn.Module:

@@ -34,8 +34,8 @@ class Background:
         return [*class_names[:index], *class_names[index + 1 :], *words]
 
     def merge(self, scores: Tensor, num_classes: int, index: int) -> Tensor:
-        """Scores per class (C, h, w), out of the scores of :meth:`names` (C - 1 + R, h, w)."""
-        others, words = scores[: num_classes - 1], scores[num_classes - 1 :]
-        threshold = torch.full_like(scores[:1], self.threshold)
-        background = torch.cat([threshold, words]).amax(dim=0, keepdim=True)  # (1, h, w)
-        return torch.cat([others[:index], background, others[index:]])
+        """Scores per class (..., C), out of the scores of :meth:`names` (..., C - 1 + R)."""
+        others, words = scores[..., : num_classes - 1], scores[..., num_classes - 1 :]
+        threshold = torch.full_like(scores[..., :1], self.threshold)
+        background = torch.cat([threshold, words], dim=-1).amax(dim=-1, keepdim=True)  # (..., 1)
+        return torch.cat([others[..., :index], background, others[..., index:]], dim=-1)

@@ -88,5 +88,8 @@ def _tokenize_template(
     placeholder = text_encoder.tokenize(["{}"])[0, 1]
     # With blanks around it, or a full stop behind it would become part of the last placeholder.
     filled = template.replace("{}", f" {' '.join(['{}'] * prompt_length)} ")
-    ids = text_encoder.tokenize([filled])[0]
+    try:
+        ids = text_encoder.tokenize([filled])[0]
+    except ValueError as error:
+        raise ValueError(f"{error} Or lower PROMPT_LENGTH, which is {prompt_length}.") from error
     return ids, torch.nonzero(ids == placeholder).flatten()

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import zipfile
 from typing import Any
 
 import open_clip
@@ -118,13 +119,31 @@ def _locate_weights(architecture: str, pretrained: str) -> str | None:
 
 def _load_weights(model: torch.nn.Module, path: str, architecture: str) -> None:
     try:
-        open_clip.load_checkpoint(model, path)
+        if _is_torchscript(path):
+            model.load_state_dict(_read_torchscript_weights(path))
+        else:
+            open_clip.load_checkpoint(model, path)
     except Exception as error:  # torch, pickle and safetensors each raise their own kinds
         raise ValueError(
             f"The weights file {path!r} could not be loaded into {architecture}: "
             f"{_first_lines(str(error))}"
         ) from error
     logger.info("Loaded CLIP weights from %s", path)
+
+
+def _is_torchscript(path: str) -> bool:
+    """Whether a file is an archive of a scripted model, as OpenAI published its weights."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _read_torchscript_weights(path: str) -> dict[str, torch.Tensor]:
+    weights = torch.jit.load(path, map_location="cpu").state_dict()
+    for setting in ("input_resolution", "context_length", "vocab_size"):
+        weights.pop(setting, None)
+    return weights
 
 
 def _first_lines(text: str, limit: int = 400) -> str:

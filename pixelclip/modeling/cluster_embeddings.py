@@ -48,8 +48,8 @@ class ClassNames(nn.Module):
         self, text_encoder: TextEncoder, class_names: tuple[str, ...], templates: tuple[str, ...]
     ) -> None:
         super().__init__()
-        self.class_names, self.templates = class_names, templates
-        self.register_buffer("features", build_text_classifier(text_encoder, class_names, templates))
+        features = build_text_classifier(text_encoder, class_names, templates)
+        self.register_buffer("features", features)
 
     def forward(self, text_encoder: TextEncoder) -> Tensor:
         """The names' features (K, d), unit vectors."""

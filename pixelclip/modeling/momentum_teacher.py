@@ -26,12 +26,12 @@ class MomentumTeacher(nn.Module):
             raise ValueError(f"MOMENTUM is {momentum}; it must lie between 0 and 1.")
         self.image_encoder = copy.deepcopy(image_encoder).requires_grad_(False).eval()
         self.momentum = momentum
-        self._average = get_ema_multi_avg_fn(momentum)
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
         """Move in place towards the student: momentum * teacher + (1 - momentum) * student."""
-        self._average(list(self.image_encoder.parameters()), list(student.parameters()), None)
+        average = get_ema_multi_avg_fn(self.momentum)
+        average(list(self.image_encoder.parameters()), list(student.parameters()), None)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

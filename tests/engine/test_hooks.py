@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +7,12 @@ import torch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
-from pixelclip.engine.hooks import IterationLog, MonitorClusters, SeedEveryIteration
+from pixelclip.engine.hooks import (
+    CountSkippedRecords,
+    IterationLog,
+    MonitorClusters,
+    SeedEveryIteration,
+)
 
 
 def numbers(seed, iteration):
@@ -44,19 +50,67 @@ def test_a_batch_without_masks_has_no_shares():
     assert monitor([0, 0, 0, 0]) == {}
 
 
-@pytest.mark.parametrize("is_main", [True, False])
-def test_one_exact_line_per_iteration_from_the_main_process(tmp_path, monkeypatch, is_main):
-    monkeypatch.setattr(comm, "is_main_process", lambda: is_main)
-    hook = IterationLog(str(tmp_path))
+def optimizer(factor):
+    groups = [{"lr": 0.0, "initial_lr": 0.0}, {"lr": 0.02 * factor, "initial_lr": 0.02}]
+    return SimpleNamespace(param_groups=groups)
+
+
+def log_iterations(folder, first, last):
+    hook = IterationLog(str(folder), base_lr=0.1)
     with EventStorage(0) as storage:
-        for iteration in range(3):
-            storage.put_scalar("total_loss", 0.1 * iteration)
-            hook.trainer = SimpleNamespace(iter=iteration, storage=storage)
+        trainer = SimpleNamespace(start_iter=first, storage=storage, optimizer=optimizer(0.5))
+        hook.trainer = trainer
+        hook.before_train()
+        for trainer.iter in range(first, last):
+            hook.before_step()
+            storage.put_scalar("total_loss", 0.1 * trainer.iter)
+            trainer.optimizer = optimizer(0.4)  # the schedule moves on before our hook
             hook.after_step()
-    if not is_main:
-        assert not list(tmp_path.iterdir())
-        return
-    lines = (tmp_path / "iterations.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [
-        {"iteration": i + 1, "total_loss": 0.1 * i} for i in range(3)
-    ]
+            trainer.optimizer = optimizer(0.5)
+
+
+def logged(folder):
+    return [json.loads(line) for line in (folder / "iterations.jsonl").read_text().splitlines()]
+
+
+def test_one_exact_line_per_iteration(tmp_path):
+    log_iterations(tmp_path, 0, 3)
+    expected = [{"iteration": i + 1, "lr": 0.05, "total_loss": 0.1 * i} for i in range(3)]
+    assert logged(tmp_path) == expected
+
+
+def test_only_the_main_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
+    log_iterations(tmp_path, 0, 3)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("start", "expected"), [(2, [1, 2, 3, 4]), (0, [1, 2, 3, 4])])
+def test_lines_to_come_and_cut_lines_are_removed_at_the_start(tmp_path, start, expected):
+    log_iterations(tmp_path, 0, 3)
+    with open(tmp_path / "iterations.jsonl", "a") as file:
+        file.write('{"iteration": 4, "tot')
+    log_iterations(tmp_path, start, 4)
+    assert [line["iteration"] for line in logged(tmp_path)] == expected
+
+
+def count_skipped(hook, *skipped_by_process, monkeypatch):
+    gathered = [dict(skipped) for skipped in skipped_by_process]
+    monkeypatch.setattr(comm, "gather", lambda own: gathered)
+    with EventStorage(0) as storage:
+        loader = SimpleNamespace(skipped=Counter(skipped_by_process[0]))
+        hook.trainer = SimpleNamespace(data_loader=loader, storage=storage)
+        hook.after_step()
+        return storage.latest()["skipped_records"][0]
+
+
+def test_skipped_records_of_all_processes_and_runs_are_counted(monkeypatch, caplog):
+    first = CountSkippedRecords()
+    counts = [{"image": 2}, {"masks": 1}]
+    assert count_skipped(first, *counts, monkeypatch=monkeypatch) == 3
+    second = CountSkippedRecords()
+    second.load_state_dict(first.state_dict())
+    assert count_skipped(second, {}, {}, monkeypatch=monkeypatch) == 3
+    assert count_skipped(second, {"image": 1}, {}, monkeypatch=monkeypatch) == 4
+    second.after_train()
+    assert "Skipped 4 broken records (image: 3, masks: 1)" in caplog.text

@@ -26,6 +26,31 @@ def test_weights_file_is_loaded(tiny_vit_json, tmp_path, suffix):
         assert torch.equal(loaded.state_dict()[name], value)
 
 
+class _AsPublishedByOpenAI(torch.nn.Module):
+    """Its weights in half precision, and settings among the buffers."""
+
+    def __init__(self, clip):
+        super().__init__()
+        self.visual, self.transformer = clip.visual, clip.transformer
+        self.token_embedding, self.ln_final = clip.token_embedding, clip.ln_final
+        self.positional_embedding = clip.positional_embedding
+        self.text_projection, self.logit_scale = clip.text_projection, clip.logit_scale
+        for name in ("input_resolution", "context_length", "vocab_size"):
+            self.register_buffer(name, torch.tensor(7))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_archive_of_openai_is_loaded(tiny_vit_json, tmp_path):
+    source = load_clip(tiny_vit_json, "").half()
+    path = str(tmp_path / "ViT-B-16.pt")
+    module = torch.jit.trace_module(_AsPublishedByOpenAI(source).half(), {}, check_trace=False)
+    module.save(path)
+    loaded = load_clip(tiny_vit_json, path)
+    assert loaded.visual.proj.dtype == torch.float32
+    for name, value in source.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value.float()), name
+
+
 def test_builtin_name_and_json_give_the_same_model(tmp_path):
     config = open_clip.get_model_config("ViT-S-32-alt")
     path = tmp_path / "same.json"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
+from detectron2.utils.logger import log_first_n
 
 from pixelclip.data.vocabularies import get_vocabulary
 
@@ -161,12 +162,12 @@ def load_sem_seg_benchmark(benchmark: SemSegBenchmark) -> list[dict[str, str]]:
     root = datasets_root()
     pairs = find_label_pairs(benchmark, root)
     if benchmark.num_images and len(pairs) not in benchmark.num_images:
-        logger.warning(
-            "%s: %d images in %s instead of the official %s; the figures are not comparable.",
-            benchmark.name,
-            len(pairs),
-            root / benchmark.image_folder,
-            benchmark.official_count,
+        log_first_n(
+            logging.WARNING,
+            f"{benchmark.name}: {len(pairs)} images in {root / benchmark.image_folder} instead of "
+            f"the official {benchmark.official_count}; the figures are not comparable.",
+            name=__name__,
+            key="message",  # once, although a data set is loaded several times in a run
         )
     return [
         {"file_name": str(image), "sem_seg_file_name": str(label)}
