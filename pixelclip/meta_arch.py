@@ -4,7 +4,6 @@ Shapes: B images, N masks in the batch, K clusters, mask resolution (Mh, Mw), C 
 grid h x w, d the width of CLIP's joint embedding space.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -13,10 +12,10 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import BitMasks
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixelclip.config_check import check_choice, check_model_config
 from pixelclip.data.vocabularies import validate_class_names
 from pixelclip.modeling.background import Background
 from pixelclip.modeling.clip_loader import load_clip
@@ -40,6 +39,7 @@ from pixelclip.modeling.sinkhorn import sinkhorn
 from pixelclip.modeling.target_merging import merge_masks
 from pixelclip.modeling.text_classifier import build_text_classifier
 from pixelclip.modeling.text_encoder import TextEncoder
+from pixelclip.modeling.training_masks import gather_training_masks
 
 Losses = dict[str, Tensor]
 
@@ -83,7 +83,8 @@ class PixelCLIP(nn.Module):
         default_dataset: data set whose classes are used until :meth:`set_vocabulary` is called.
 
     Raises:
-        ValueError: a resolution is not a multiple of the image encoder's stride.
+        ValueError: a resolution is not a multiple of the image encoder's stride, or an unknown
+            assignment or template set.
     """
 
     pixel_mean: Tensor
@@ -114,7 +115,7 @@ class PixelCLIP(nn.Module):
     ) -> None:
         super().__init__()
         _check_resolution(clip_resolution, image_encoder.stride)
-        _check_assignment(assignment)
+        check_choice("MODEL.PIXELCLIP.ASSIGNMENT", assignment, ASSIGNMENTS)
         get_prompt_templates(test_templates)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
@@ -147,7 +148,7 @@ class PixelCLIP(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of the constructor, out of a Detectron2 config."""
-        _check_config(cfg)
+        check_model_config(cfg)
         clip = load_clip(cfg.MODEL.CLIP.ARCH, cfg.MODEL.CLIP.PRETRAINED)
         image_encoder = DenseImageEncoder(clip.visual, cfg.MODEL.CLIP.DENSE_PATH)
         text_encoder = TextEncoder(clip)
@@ -203,7 +204,9 @@ class PixelCLIP(nn.Module):
         if self.assignment == "none":
             return self._losses_without_clusters(batched_inputs)
         cluster_embeddings = self.class_prompts(self.text_encoder)  # (K, d)
-        masks, image_index = self._gather_masks(batched_inputs)
+        masks, image_index = gather_training_masks(
+            batched_inputs, self.mask_resolution, self.device
+        )
         weak = self.preprocess([x["image"] for x in batched_inputs])
         assignment = self.assign_masks(
             self.teacher(weak), masks, image_index, cluster_embeddings.detach()
@@ -217,7 +220,9 @@ class PixelCLIP(nn.Module):
 
     def _losses_without_clusters(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Losses:
         """For comparison: each mask's teacher feature is to find its own mask in the student's."""
-        masks, image_index = self._gather_masks(batched_inputs)
+        masks, image_index = gather_training_masks(
+            batched_inputs, self.mask_resolution, self.device
+        )
         weak = self.preprocess([x["image"] for x in batched_inputs])
         strong = self.preprocess([x["image_strong"] for x in batched_inputs])
         mask_features = pool_masks(self.teacher(weak), masks, image_index)  # (N, d)
@@ -274,31 +279,6 @@ class PixelCLIP(nn.Module):
 
     def _normalise(self, image: Tensor) -> Tensor:
         return (image.to(self.device).float() - self.pixel_mean) / self.pixel_std
-
-    def _gather_masks(self, batched_inputs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-        """All masks (N, Mh, Mw) bool of more than one pixel, and the image (N,) of each."""
-        per_image = [self._masks_of(x) for x in batched_inputs]
-        counts = torch.tensor([len(masks) for masks in per_image], device=self.device)
-        image_index = torch.arange(len(per_image), device=self.device).repeat_interleave(counts)
-        masks = torch.cat(per_image)
-        keep = masks.flatten(1).sum(dim=1) > 1  # (N, Mh*Mw) summed to (N,)
-        return masks[keep], image_index[keep]
-
-    def _masks_of(self, inputs: Mapping[str, Any]) -> Tensor:
-        if "masks" in inputs:
-            masks = inputs["masks"].to(self.device)
-            if tuple(masks.shape[1:]) != self.mask_resolution:
-                raise ValueError(
-                    f"'masks' has shape {tuple(masks.shape)}; expected N masks of "
-                    f"{self.mask_resolution}, MODEL.PIXELCLIP.MASK_RESOLUTION. Masks at image "
-                    "resolution go into 'instances' as gt_masks."
-                )
-            return masks.bool()
-        masks = _bitmasks_of(inputs).to(self.device)
-        if not len(masks):
-            return masks.new_zeros((0, *self.mask_resolution), dtype=torch.bool)
-        resized = F.interpolate(masks[:, None].float(), self.mask_resolution, mode="nearest")
-        return resized[:, 0].bool()
 
     @torch.no_grad()
     def set_vocabulary(
@@ -432,63 +412,9 @@ def _vocabulary_of(dataset_name: str | None) -> tuple[Sequence[str], None, int |
     return names, None, getattr(metadata, "background_index", None)
 
 
-def _bitmasks_of(inputs: Mapping[str, Any]) -> Tensor:
-    """Masks (N, H, W) bool of ``instances``; Detectron2 leaves them out where there are none."""
-    if "instances" not in inputs:
-        raise ValueError(
-            f"A training input has the keys {sorted(inputs)}; expected 'masks' or 'instances'."
-        )
-    instances = inputs["instances"]
-    if not instances.get_fields() or not len(instances):
-        return torch.zeros(0, *instances.image_size, dtype=torch.bool)
-    masks = instances.gt_masks if instances.has("gt_masks") else None
-    if not isinstance(masks, BitMasks):
-        raise ValueError(
-            f"'instances' has gt_masks of type {type(masks).__name__}; expected BitMasks: set "
-            'INPUT.MASK_FORMAT to "bitmask".'
-        )
-    return masks.tensor
-
-
 def _check_resolution(resolution: Size, stride: int) -> None:
     if any(side < stride or side % stride for side in resolution):
         raise ValueError(
             f"MODEL.CLIP.RESOLUTION is {resolution}; both sides must be multiples of the image "
             f"encoder's stride, {stride}."
-        )
-
-
-def _check_assignment(assignment: str) -> None:
-    if assignment not in ASSIGNMENTS:
-        raise ValueError(
-            f"MODEL.PIXELCLIP.ASSIGNMENT is {assignment!r}; it must be one of "
-            f"{', '.join(ASSIGNMENTS)}."
-        )
-
-
-def _check_config(cfg: CfgNode) -> None:
-    node = cfg.MODEL.PIXELCLIP
-    for key, size in (
-        ("MODEL.CLIP.RESOLUTION", cfg.MODEL.CLIP.RESOLUTION),
-        ("MODEL.PIXELCLIP.MASK_RESOLUTION", node.MASK_RESOLUTION),
-        ("MODEL.PIXELCLIP.TEST_FEATURE_SIZE", node.TEST_FEATURE_SIZE),
-    ):
-        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-            raise ValueError(f"{key} is {size}; expected (height, width), both positive integers.")
-    if node.SINKHORN_ITERS < 1 or not 0 < node.ASSIGNMENT_SCALE < math.inf:
-        raise ValueError(
-            f"MODEL.PIXELCLIP.SINKHORN_ITERS is {node.SINKHORN_ITERS} and ASSIGNMENT_SCALE "
-            f"{node.ASSIGNMENT_SCALE}; expected at least 1 and a positive number."
-        )
-    if len(cfg.MODEL.PIXEL_MEAN) != 3 or len(cfg.MODEL.PIXEL_STD) != 3:
-        raise ValueError(
-            f"MODEL.PIXEL_MEAN is {cfg.MODEL.PIXEL_MEAN} and PIXEL_STD {cfg.MODEL.PIXEL_STD}; "
-            "expected three values each."
-        )
-    if cfg.INPUT.FORMAT != "RGB":
-        raise ValueError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP takes 'RGB'.")
-    if cfg.MODEL.PIXELCLIP.MASK_SOURCE != "dataset":
-        raise ValueError(
-            f"MODEL.PIXELCLIP.MASK_SOURCE is {cfg.MODEL.PIXELCLIP.MASK_SOURCE!r}; it must be "
-            "'dataset'."
         )

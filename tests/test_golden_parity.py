@@ -19,6 +19,7 @@ from pixelclip.modeling.prompt_templates import get_prompt_templates
 from pixelclip.modeling.sinkhorn import sinkhorn
 from pixelclip.modeling.target_merging import merge_masks
 from pixelclip.modeling.text_classifier import embed_class_names
+from pixelclip.modeling.training_masks import gather_training_masks
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 
@@ -111,7 +112,7 @@ def test_stages_agree(golden, model):
     clusters = model.class_prompts(model.text_encoder)
     assert_close(clusters, arrays["train/cluster_embeddings"], 1e-5)
 
-    masks, image_index = model._gather_masks(batch)
+    masks, image_index = gather_training_masks(batch, model.mask_resolution, model.device)
     pooled = pool_masks(teacher_features, masks, image_index)
     logits = model.assignment_scale * cosine_similarity(pooled, clusters)
     assert_close(logits, arrays["train/assignment_logits"], 1e-5)

@@ -175,7 +175,7 @@ def test_unknown_templates_are_refused(tiny_model):
         ("MODEL.PIXEL_MEAN", [0.5], "three values"),
         ("MODEL.CLIP.FINETUNE", "all", "attention, full, none"),
         ("MODEL.PIXELCLIP.TEST_TEMPLATES", "unknown", "imagenet_select"),
-        ("MODEL.PIXELCLIP.MASK_SOURCE", "sam", "'dataset'"),
+        ("MODEL.PIXELCLIP.MASK_SOURCE", "sam", "'sam'.*dataset"),
         ("MODEL.PIXELCLIP.MOMENTUM", 2.0, "between 0 and 1"),
         ("INPUT.FORMAT", "BGR", "RGB"),
     ],

@@ -18,6 +18,7 @@ import torch
 from pixelclip import PixelCLIP
 from pixelclip.modeling.losses import mask_loss
 from pixelclip.modeling.target_merging import merge_masks
+from pixelclip.modeling.training_masks import gather_training_masks
 
 from .conftest import TINY_CONVNEXT, TINY_VIT, make_tiny_config
 
@@ -65,7 +66,7 @@ def figures_of(config):
     loss = model(batch)["loss_masks"]
     loss.backward()
     gradients = [p.grad for p in model.image_encoder.parameters() if p.requires_grad]
-    masks, image_index = model._gather_masks(batch)
+    masks, image_index = gather_training_masks(batch, model.mask_resolution, model.device)
     weak = model.preprocess([x["image"] for x in batch])
     strong = model.preprocess([x["image_strong"] for x in batch])
     clusters = model.class_prompts(model.text_encoder)

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import ConcatDataset
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
+from pixelclip.config_check import check_run_config
 from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
 from pixelclip.data.resumable_loader import ResumableLoader
 from pixelclip.data.sa1b import find_sa1b_root
@@ -26,7 +27,6 @@ from pixelclip.engine.hooks import (
     MonitorClusters,
     SeedEveryIteration,
 )
-from pixelclip.engine.setup import check_config
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
 
@@ -51,7 +51,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        check_config(cfg)
+        check_run_config(cfg)
         if "sa1b_train" in cfg.DATASETS.TRAIN:
             find_sa1b_root()
         Benchmark(cfg).prepare(lambda name: self.build_evaluator(cfg, name))

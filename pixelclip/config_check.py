@@ -1,0 +1,88 @@
+"""Checks of a config before any work, so that a typo does not cost an hour."""
+
+import math
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.utils.file_io import PathManager
+
+from pixelclip.modeling.clip_loader import load_clip_config
+from pixelclip.modeling.finetune_policy import FINETUNE_POLICIES
+from pixelclip.modeling.prompt_templates import get_prompt_templates
+
+
+def check_run_config(cfg: CfgNode) -> None:
+    """Refuse what a training or evaluation would only stumble over after work was done.
+
+    Raises:
+        ValueError: an unknown architecture, template set or data set, no iterations, AMP on the
+            CPU, or as :func:`check_model_config` raises.
+        FileNotFoundError: ``MODEL.WEIGHTS`` does not exist.
+    """
+    load_clip_config(cfg.MODEL.CLIP.ARCH)
+    check_model_config(cfg)
+    if cfg.SOLVER.MAX_ITER < 1:
+        raise ValueError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; expected at least 1.")
+    if cfg.MODEL.WEIGHTS and not PathManager.isfile(cfg.MODEL.WEIGHTS):
+        raise FileNotFoundError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} does not exist.")
+    get_prompt_templates(cfg.MODEL.PIXELCLIP.TEST_TEMPLATES)
+    _check_datasets_are_registered((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+        raise ValueError(
+            "SOLVER.AMP.ENABLED needs a GPU, and MODEL.DEVICE is 'cpu': set it to False."
+        )
+
+
+def check_model_config(cfg: CfgNode) -> None:
+    """Refuse values that no PixelCLIP model can be built with.
+
+    Raises:
+        ValueError: naming the key, its value and what was expected.
+    """
+    _check_sizes(cfg)
+    node = cfg.MODEL.PIXELCLIP
+    if node.SINKHORN_ITERS < 1 or not 0 < node.ASSIGNMENT_SCALE < math.inf:
+        raise ValueError(
+            f"MODEL.PIXELCLIP.SINKHORN_ITERS is {node.SINKHORN_ITERS} and ASSIGNMENT_SCALE "
+            f"{node.ASSIGNMENT_SCALE}; expected at least 1 and a positive number."
+        )
+    if len(cfg.MODEL.PIXEL_MEAN) != 3 or len(cfg.MODEL.PIXEL_STD) != 3:
+        raise ValueError(
+            f"MODEL.PIXEL_MEAN is {cfg.MODEL.PIXEL_MEAN} and PIXEL_STD {cfg.MODEL.PIXEL_STD}; "
+            "expected three values each."
+        )
+    if cfg.INPUT.FORMAT != "RGB":
+        raise ValueError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP takes 'RGB'.")
+    check_choice("MODEL.PIXELCLIP.MASK_SOURCE", node.MASK_SOURCE, ("dataset",))
+    check_choice("MODEL.CLIP.FINETUNE", cfg.MODEL.CLIP.FINETUNE, FINETUNE_POLICIES)
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    node = cfg.MODEL.PIXELCLIP
+    for key, size in (
+        ("MODEL.CLIP.RESOLUTION", cfg.MODEL.CLIP.RESOLUTION),
+        ("MODEL.PIXELCLIP.MASK_RESOLUTION", node.MASK_RESOLUTION),
+        ("MODEL.PIXELCLIP.TEST_FEATURE_SIZE", node.TEST_FEATURE_SIZE),
+    ):
+        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            raise ValueError(f"{key} is {size}; expected (height, width), both positive integers.")
+
+
+def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the choices.
+
+    Raises:
+        ValueError: naming the key, the value and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{key} is {value!r}; it must be one of {', '.join(choices)}.")
+
+
+def _check_datasets_are_registered(names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in DatasetCatalog.list():
+            known = [n for n in DatasetCatalog.list() if "sem_seg" in n or n.startswith("sa1b")]
+            raise ValueError(
+                f"The data set {name!r} in DATASETS is not registered. Registered are "
+                f"{', '.join(sorted(known))} and Detectron2's own."
+            )
