@@ -1,5 +1,6 @@
 """Checks of a config before any work, so that a typo does not cost an hour."""
 
+import functools
 import math
 
 from detectron2.config import CfgNode
@@ -81,8 +82,14 @@ def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_datasets_are_registered(names: tuple[str, ...]) -> None:
     for name in names:
         if name not in DatasetCatalog.list():
-            known = [n for n in DatasetCatalog.list() if "sem_seg" in n or n.startswith("sa1b")]
+            ours = [n for n in DatasetCatalog.list() if _is_ours(n)]
             raise ValueError(
-                f"The data set {name!r} in DATASETS is not registered. Registered are "
-                f"{', '.join(sorted(known))} and Detectron2's own."
+                f"The data set {name!r} in DATASETS is not registered. PixelCLIP's are "
+                f"{', '.join(sorted(ours))}; your own are named by DATASETS.SEM_SEG_FOLDERS."
             )
+
+
+def _is_ours(dataset_name: str) -> bool:
+    loader = DatasetCatalog[dataset_name]
+    function = loader.func if isinstance(loader, functools.partial) else loader
+    return function.__module__.startswith("pixelclip.")

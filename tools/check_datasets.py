@@ -17,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "datasets",
         nargs="*",
-        help="names of data sets, or description files (.yaml, .json) of your own; default: all",
+        help="names of data sets, or description files (.yaml, .json) of your own; "
+        "default: SA-1B and the benchmarks",
     )
     parser.add_argument("--root", help="folder of all benchmarks; default: $DETECTRON2_DATASETS")
     parser.add_argument("--deep", action="store_true", help="read every label and mask, not some")

@@ -21,6 +21,8 @@ def main(args: argparse.Namespace) -> dict:
         PixelCLIPCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(
             cfg.MODEL.WEIGHTS, resume=args.resume
         )
+        if not (cfg.MODEL.WEIGHTS or args.resume):
+            print("MODEL.WEIGHTS is empty: CLIP is evaluated as it is, not PixelCLIP.", flush=True)
         return Trainer.test(cfg, model)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)

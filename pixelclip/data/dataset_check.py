@@ -34,7 +34,7 @@ from pixelclip.data.record_reading import read_annotation_bytes, read_image_byte
 from pixelclip.data.rle import RLEError, sample_masks
 
 MASK_DATASETS = ("sa1b_train", *SPLITS)
-DATASETS = (*MASK_DATASETS, *(benchmark.name for benchmark in BENCHMARKS))
+DATASETS = ("sa1b_train", *(benchmark.name for benchmark in BENCHMARKS))
 _SAMPLE_SIZE = 20
 
 Item = TypeVar("Item")

@@ -145,7 +145,7 @@ def vocabulary_of_dataset(dataset_name: str, variant: str = "") -> tuple[str, ..
     """
     if variant not in VARIANTS:
         accepted = ", ".join(map(repr, VARIANTS))
-        raise ValueError(f"Unknown kind of vocabulary {variant!r}. Accepted: {accepted}.")
+        raise ValueError(f"TEST.VOCABULARY is {variant!r}; it must be one of {accepted}.")
     if dataset_name not in MetadataCatalog:
         raise ValueError(
             f"The data set {dataset_name!r} is not registered; import pixelclip for its data sets, "

@@ -24,7 +24,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not args.config_file:
         raise ValueError("No --config-file was given; try configs/pixelclip_vitb16.yaml.")
     cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    _merge_overrides(cfg, args.opts)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     register_sem_seg_folders(cfg.DATASETS.SEM_SEG_FOLDERS)
@@ -35,6 +35,22 @@ def setup(args: argparse.Namespace) -> CfgNode:
     default_setup(cfg, args)
     allow_tf32()
     return cfg
+
+
+def _merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
+    flags = [word for word in overrides if word.startswith("--")]
+    if flags or len(overrides) % 2:
+        raise ValueError(
+            f"The overrides {overrides} are not pairs of a key and a value"
+            + (f": put the flag {flags[0]} before them." if flags else ".")
+        )
+    try:
+        cfg.merge_from_list(overrides)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. A tuple of one value needs a comma and quotes for the shell: "
+            "DATASETS.TEST \"('voc_2012_test_sem_seg',)\"."
+        ) from error
 
 
 def allow_tf32() -> None:

@@ -30,6 +30,8 @@ from pixelclip.engine.hooks import (
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
 
+logger = logging.getLogger(__name__)
+
 
 class Trainer(DefaultTrainer):
     """Train and evaluate PixelCLIP.
@@ -75,7 +77,20 @@ class Trainer(DefaultTrainer):
         Raises:
             RuntimeError: the processes found different checkpoints.
         """
+        if not resume and self.checkpointer.has_checkpoint():
+            logger.warning(
+                "OUTPUT_DIR %s holds checkpoints of another training, which this new one will "
+                "replace. To continue that one, stop now and give --resume.",
+                self.cfg.OUTPUT_DIR,
+            )
         super().resume_or_load(resume)
+        if self.start_iter >= self.max_iter:
+            logger.warning(
+                "Nothing is left to train: the checkpoint is of iteration %d, and SOLVER.MAX_ITER "
+                "is %d.",
+                self.start_iter,
+                self.max_iter,
+            )
         starts = comm.all_gather(self.start_iter)
         if len(set(starts)) > 1:
             raise RuntimeError(

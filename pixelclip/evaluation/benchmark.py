@@ -34,6 +34,7 @@ from pixelclip.evaluation.stored_results import (
 )
 from pixelclip.evaluation.timed_inference import run_timed_inference
 from pixelclip.meta_arch import PixelCLIP
+from pixelclip.modeling.background import NO_THRESHOLD
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Benchmark:
         folder: for the results of the data sets and the table.
         settings: every setting that a result depends on, as JSON.
         vocabulary: "" for each data set's own class names, "synonyms" for the rich ones.
+        protocol: how the model is evaluated, in words, for the table.
         published_row: of ``published_results.py``, to stand beside the results; "" for none.
         evaluation: "segmentation" or "mask_classification".
         mask_folder: SA-1B JSON files of the masks to classify; None for the labelled regions.
@@ -71,6 +73,7 @@ class Benchmark:
         folder: str,
         settings: Mapping[str, Any],
         vocabulary: str = "",
+        protocol: str = "",
         published_row: str = "",
         evaluation: str = "segmentation",
         mask_folder: Path | None = None,
@@ -83,6 +86,7 @@ class Benchmark:
         self.folder = folder
         self.settings = settings
         self.vocabulary = vocabulary
+        self.protocol = protocol
         self.published_row = published_row
         self.published = get_published_row(published_row)
         self.evaluation = evaluation
@@ -95,6 +99,7 @@ class Benchmark:
         Raises:
             ValueError, FileNotFoundError: masks cannot be classified as the config says.
         """
+        _warn_of_unused_background(cfg)
         mask_folder = None
         if cfg.TEST.EVALUATION == "mask_classification":
             _check_whole_image(cfg)
@@ -104,7 +109,8 @@ class Benchmark:
             "folder": os.path.join(cfg.OUTPUT_DIR, "evaluation"),
             "settings": result_settings(cfg),
             "vocabulary": cfg.TEST.VOCABULARY,
-            "published_row": cfg.TEST.PUBLISHED_ROW,
+            "protocol": describe_protocol(cfg),
+            "published_row": cfg.TEST.PUBLISHED_ROW if _is_published_protocol(cfg) else "",
             "evaluation": cfg.TEST.EVALUATION,
             "mask_folder": mask_folder,
         }
@@ -223,7 +229,7 @@ class Benchmark:
         notes.update(_notes_on_size(results))
         os.makedirs(self.folder, exist_ok=True)
         rows = make_rows(self.names, results, notes, self.published)
-        table = write_table(rows, self.folder, self.published_row)
+        table = write_table(rows, self.folder, self.published_row, self.protocol)
         logger.info("The table is in %s:\n\n%s", os.path.join(self.folder, "benchmark.md"), table)
 
 
@@ -241,6 +247,37 @@ def dataset_vocabulary(name: str, variant: str = "") -> Vocabulary:
         "class_names": list(vocabulary_of_dataset(name, variant)),
         "background_index": getattr(MetadataCatalog.get(name), "background_index", None),
     }
+
+
+def _warn_of_unused_background(cfg: CfgNode) -> None:
+    is_set = cfg.TEST.BACKGROUND_THRESHOLD > NO_THRESHOLD or len(cfg.TEST.BACKGROUND_WORDS)
+    names = cfg.DATASETS.TEST
+    without = [n for n in names if not hasattr(MetadataCatalog.get(n), "background_index")]
+    if is_set and without:
+        logger.warning(
+            "TEST.BACKGROUND_* has no effect on %s: they have no background class.",
+            ", ".join(without),
+        )
+
+
+def describe_protocol(cfg: CfgNode) -> str:
+    """One line of Markdown on how images become labels, so that two tables are not mixed up."""
+    test = cfg.TEST
+    parts = {
+        "Dense path": cfg.MODEL.CLIP.DENSE_PATH,
+        "views": test.INFERENCE_MODE + (", mirrored too" if test.FLIP else ""),
+        "templates": cfg.MODEL.PIXELCLIP.TEST_TEMPLATES,
+        "class names": test.VOCABULARY or "as published",
+    }
+    return ", ".join(f"{name}: {value}" for name, value in parts.items()) + ".\n\n"
+
+
+def _is_published_protocol(cfg: CfgNode) -> bool:
+    """Whether published figures may stand beside the results; for untrained CLIP they may not."""
+    test = cfg.TEST
+    chosen = (test.EVALUATION, test.INFERENCE_MODE, test.FLIP, test.VOCABULARY)
+    is_default = chosen == ("segmentation", "whole", False, "")
+    return is_default and cfg.MODEL.CLIP.DENSE_PATH == "pixelclip"
 
 
 def result_settings(cfg: CfgNode) -> dict[str, Any]:

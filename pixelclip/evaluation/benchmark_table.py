@@ -67,8 +67,8 @@ def _figure(result: DatasetResult | None, task: str, key: str) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def to_markdown(rows: Sequence[Row], published_row: str = "") -> str:
-    """The rows as a Markdown table that can be read as it is, and what its columns mean."""
+def to_markdown(rows: Sequence[Row], published_row: str = "", protocol: str = "") -> str:
+    """The rows as a Markdown table that can be read as it is, and what its figures mean."""
     with_notes = any(row["note"] for row in rows)
     headings = [key for key in rows[0] if key not in ("images timed", "note")]
     titles = [
@@ -79,7 +79,7 @@ def to_markdown(rows: Sequence[Row], published_row: str = "") -> str:
     for row in rows:
         cells = [_cell(row, heading) for heading in headings]
         lines.append([*cells, *([_escape(row["note"] or "")] if with_notes else [])])
-    return f"{_layout(lines, len(headings))}\n{_EXPLANATION}"
+    return f"{_layout(lines, len(headings))}\n{protocol}{_EXPLANATION}"
 
 
 def _layout(lines: Sequence[Sequence[str]], aligned: int) -> str:
@@ -112,16 +112,19 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def write_table(rows: Sequence[Row], folder: str, published_row: str = "") -> str:
+def write_table(
+    rows: Sequence[Row], folder: str, published_row: str = "", protocol: str = ""
+) -> str:
     """Write ``benchmark.md`` and ``benchmark.json`` into an existing folder.
 
-    The JSON holds ``published_row`` and the unrounded ``rows``, null for what there is not.
+    The JSON holds ``published_row``, ``protocol`` (how it was evaluated) and the unrounded
+    ``rows``, null for what there is not.
 
     Returns:
         The Markdown.
     """
-    markdown = to_markdown(rows, published_row)
-    content = {"published_row": published_row, "rows": list(rows)}
+    markdown = to_markdown(rows, published_row, protocol)
+    content = {"published_row": published_row, "protocol": protocol.strip(), "rows": list(rows)}
     with atomic_writer(os.path.join(folder, "benchmark.json")) as file:
         file.write((json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
     with atomic_writer(os.path.join(folder, "benchmark.md")) as file:

@@ -13,6 +13,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixelclip.evaluation.mask_regions import shrink_mask
@@ -21,14 +22,16 @@ from pixelclip.modeling.mask_pooling import pool_masks
 
 
 @torch.no_grad()
-def classify_masks(model: PixelCLIP, image: Tensor, masks: Tensor) -> Tensor:
+def classify_masks(
+    model: PixelCLIP, image: Tensor, masks: Tensor | NDArray[np.bool_]
+) -> Tensor:
     """Similarity of each mask of an image with each class of the model's vocabulary.
 
     Args:
         model: in eval mode.
         image: (3, H, W) RGB in 0..255.
-        masks: (N, height, width) bool at the image's or any other resolution, none of them empty;
-            they are resized by nearest neighbour to ``MODEL.PIXELCLIP.MASK_RESOLUTION``.
+        masks: (N, height, width) bool tensor or array at the image's or any other resolution, none
+            of them empty; resized by nearest neighbour to ``MODEL.PIXELCLIP.MASK_RESOLUTION``.
 
     Returns:
         (N, C) cosines, float32.
@@ -38,7 +41,7 @@ def classify_masks(model: PixelCLIP, image: Tensor, masks: Tensor) -> Tensor:
     """
     if masks.ndim != 3:
         raise ValueError(f"masks has shape {tuple(masks.shape)}; expected (N, height, width).")
-    full = masks.bool().cpu().numpy()
+    full = torch.as_tensor(masks).bool().cpu().numpy()
     empty = np.flatnonzero(~full.any(axis=(1, 2)))
     if len(empty):
         raise ValueError(f"The masks {empty[:5].tolist()} are empty: leave them out.")

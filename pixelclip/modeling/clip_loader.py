@@ -112,9 +112,17 @@ def _locate_weights(architecture: str, pretrained: str) -> str | None:
     except Exception as error:  # open_clip passes on whatever its download library raises
         raise RuntimeError(
             f"The weights {pretrained!r} of {architecture} could not be downloaded "
-            f"({type(error).__name__}). Without network, copy the weights file to this machine and "
-            "set MODEL.CLIP.PRETRAINED to its path."
+            f"({type(error).__name__}). Without network, copy the file "
+            f"{_origin(architecture, pretrained)} to this machine and set MODEL.CLIP.PRETRAINED to "
+            'its path. With a PixelCLIP checkpoint in MODEL.WEIGHTS, "" is enough.'
         ) from error
+
+
+def _origin(architecture: str, tag: str) -> str:
+    """Where open_clip takes the weights of a tag from."""
+    config = open_clip.get_pretrained_cfg(architecture, tag)
+    hub = config.get("hf_hub", "").rstrip("/")
+    return f"open_clip_model.safetensors of Hugging Face's {hub}" if hub else config.get("url", "")
 
 
 def _load_weights(model: torch.nn.Module, path: str, architecture: str) -> None:

@@ -85,7 +85,7 @@ def test_a_data_set_of_somebody_else_has_its_own_names(own_metadata: Metadata) -
 
 
 def test_an_unknown_variant_or_data_set_is_refused() -> None:
-    with pytest.raises(ValueError, match="'rich'. Accepted: '', 'synonyms'"):
+    with pytest.raises(ValueError, match="VOCABULARY is 'rich'; it must be one of '', 'synonyms'"):
         vocabulary_of_dataset("ade20k_150_test_sem_seg", "rich")
     with pytest.raises(ValueError, match="'nowhere' is not registered"):
         vocabulary_of_dataset("nowhere")

@@ -150,3 +150,17 @@ def test_loader_survives_spawned_workers(train_config):
     restored = pickle.loads(pickle.dumps(loader.stream))
     for position, sample in enumerate(expected):
         assert torch.equal(restored[position]["image_strong"], sample["image_strong"])
+
+
+def test_a_new_run_in_a_used_folder_warns(train_config, caplog):
+    run(train_config)
+    assert "holds checkpoints of another training" not in caplog.text
+    make_trainer(train_config)
+    assert "holds checkpoints of another training" in caplog.text
+
+
+def test_a_finished_training_says_so_when_it_is_resumed(train_config, caplog):
+    run(train_config)
+    train_config.SOLVER.MAX_ITER = 2
+    make_trainer(train_config, resume=True)
+    assert "Nothing is left to train: the checkpoint is of iteration 4" in caplog.text

@@ -353,3 +353,34 @@ def test_bad_settings_are_refused_before_any_image(
     test_config.merge_from_list(overrides)
     with pytest.raises((ValueError, FileNotFoundError), match=problem):
         Trainer.test(test_config, model)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_published"),
+    [
+        ([], True),
+        (["TEST.FLIP", True], False),
+        (["TEST.INFERENCE_MODE", "keep_aspect"], False),
+        (["TEST.VOCABULARY", "synonyms"], False),
+        (["MODEL.CLIP.DENSE_PATH", "naclip"], False),
+    ],
+)
+def test_published_figures_stand_beside_the_published_protocol_only(
+    tiny_config, overrides, is_published
+):
+    tiny_config.merge_from_list(["TEST.PUBLISHED_ROW", "ViT-B/16 SA-1B", *overrides])
+    benchmark = Benchmark(tiny_config)
+    assert bool(benchmark.published) == is_published
+    for value in overrides[1::2]:
+        assert {True: "mirrored"}.get(value, str(value)) in benchmark.protocol
+
+
+def test_background_settings_without_a_background_class_are_said(tiny_config, caplog):
+    overrides = ["TEST.BACKGROUND_THRESHOLD", 0.2, "DATASETS.TEST", ("voc_2012_test_sem_seg",)]
+    tiny_config.merge_from_list(overrides)
+    Benchmark(tiny_config)
+    assert "no effect on voc_2012_test_sem_seg" in caplog.text
+    caplog.clear()
+    tiny_config.DATASETS.TEST = ("voc_2012_21_test_sem_seg",)
+    Benchmark(tiny_config)
+    assert "no effect" not in caplog.text

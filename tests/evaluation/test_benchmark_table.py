@@ -67,8 +67,9 @@ def test_metrics_of_other_evaluators_leave_gaps():
 
 def test_both_files_are_written_and_say_the_same(tmp_path):
     rows = make_rows(["a", "b"], {"a": RESULT}, {"b": "gone"}, {"a": 23.6})
-    markdown = write_table(rows, str(tmp_path), "ViT")
+    markdown = write_table(rows, str(tmp_path), "ViT", "Dense path: sclip.\n\n")
+    assert "Dense path: sclip." in markdown
     assert (tmp_path / "benchmark.md").read_text() == markdown
     content = json.loads((tmp_path / "benchmark.json").read_text())
-    assert content == {"published_row": "ViT", "rows": rows}
+    assert content == {"published_row": "ViT", "protocol": "Dense path: sclip.", "rows": rows}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["benchmark.json", "benchmark.md"]

@@ -1,0 +1,46 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pixelclip.engine.setup import setup
+
+CONFIG = "configs/pixelclip_vitb16.yaml"
+
+
+def run_setup(tmp_path, *overrides, config=CONFIG):
+    arguments = SimpleNamespace(
+        config_file=config,
+        opts=["OUTPUT_DIR", str(tmp_path / "output"), *overrides],
+        eval_only=False,
+    )
+    return setup(arguments)
+
+
+def test_merges_freezes_and_falls_back_to_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cfg = run_setup(tmp_path, "SOLVER.MAX_ITER", "7")
+    assert (cfg.SOLVER.MAX_ITER, cfg.MODEL.DEVICE) == (7, "cpu")
+    assert cfg.is_frozen()
+    assert (tmp_path / "output" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["--resume"], "put the flag --resume before them"),
+        (["SOLVER.MAX_ITER", "1", "--num-gpus", "2"], "flag --num-gpus before"),
+        (["SOLVER.MAX_ITER"], "not pairs of a key and a value"),
+        (["DATASETS.TEST", "voc_2012_test_sem_seg"], "tuple of one value needs a comma"),
+        (["DATASETS.TRAIN", "('sa1b_trian',)"], "sa1b_trian.*coco_2017_train_stuff_masks"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_explained(tmp_path, overrides, problem):
+    with pytest.raises(ValueError, match=problem):
+        run_setup(tmp_path, *overrides)
+    assert not (tmp_path / "output").exists()
+
+
+def test_missing_config_file_is_said(tmp_path):
+    with pytest.raises(ValueError, match="No --config-file was given"):
+        run_setup(tmp_path, config="")
