@@ -1,3 +1,5 @@
+import copy
+
 import torch
 from torch import nn
 
@@ -20,3 +22,17 @@ def test_each_map_is_decoded_by_itself_at_four_times_its_size():
     assert decoded.shape == (3, 1, 20, 28)
     alone = torch.cat([decoder(m[None]) for m in maps])
     torch.testing.assert_close(decoded, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_memory_layout_changes_neither_values_nor_gradients():
+    decoder = MaskDecoder().double()  # in float32, rounding can turn a ReLU's gradient on or off
+    contiguous = copy.deepcopy(decoder).to(memory_format=torch.contiguous_format)
+    maps = torch.randn(3, 1, 6, 6, dtype=torch.float64)
+    for one, other in zip(
+        torch.autograd.grad(decoder(maps).square().sum(), list(decoder.parameters())),
+        torch.autograd.grad(contiguous(maps).square().sum(), list(contiguous.parameters())),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(decoder(maps), contiguous(maps))
+    assert decoder.conv2[0].weight.is_contiguous(memory_format=torch.channels_last)
