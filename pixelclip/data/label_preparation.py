@@ -20,7 +20,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from pixelclip.atomic_write import atomic_writer
-from pixelclip.data.datasets.sem_seg_benchmark import datasets_root
+from pixelclip.data.datasets.sem_seg_benchmark import (
+    SemSegBenchmark,
+    datasets_root,
+    list_files,
+    require_layout,
+)
 
 _NOT_ALLOWED = -1
 # How a whole file ends.
@@ -223,6 +228,36 @@ def prepare_files(
     return PreparationReport(
         len(pending) - len(problems), len(tasks) - len(pending), tuple(problems)
     )
+
+
+def prepare_label_folder(
+    benchmark: SemSegBenchmark,
+    published_folder: str,
+    train_ids: Mapping[int, int],
+    root: Path,
+    workers: int,
+) -> PreparationReport:
+    """Write the label PNGs of a benchmark that is every image of a folder, as train ids.
+
+    Args:
+        benchmark: says where the images are and the labels go.
+        published_folder: folder of the published label PNGs, below the root.
+        train_ids: see :func:`make_label_table`.
+        root: the folder of all benchmarks.
+        workers: how many files are worked on at a time, at least 1.
+
+    Returns:
+        What was done. An image without a label and a label without an image are problems in it.
+
+    Raises:
+        FileNotFoundError: the published layout is not there.
+        OSError: a file cannot be written.
+    """
+    require_layout(benchmark.name, root, [benchmark.image_folder, published_folder])
+    images, published = root / benchmark.image_folder, root / published_folder
+    names = sorted(list_files(images, [".jpg"]).keys() | list_files(published, [".png"]).keys())
+    tasks = label_tasks(names, images, published, root / benchmark.label_folder)
+    return prepare_labels(tasks, make_label_table(train_ids), workers)
 
 
 def run_prepare_command(

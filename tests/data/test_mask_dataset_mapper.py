@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import build_detection_train_loader
 from detectron2.data import transforms as T
 from detectron2.projects.point_rend import ColorAugSSDTransform
 from PIL import Image
@@ -295,3 +296,16 @@ def test_it_is_for_training_only(cfg: CfgNode) -> None:
 def test_the_test_masks_are_what_pycocotools_decodes() -> None:
     codes = [{**c, "counts": c["counts"].encode()} for c in map(encode, MASKS)]
     np.testing.assert_array_equal(coco_mask.decode(codes).transpose(2, 0, 1), MASKS)
+
+
+def test_serves_detectron2s_own_loader(cfg: CfgNode, record: dict[str, Any]) -> None:
+    loader = build_detection_train_loader(
+        [record] * 4,
+        mapper=MaskDatasetMapper(cfg, is_train=True),
+        total_batch_size=2,
+        aspect_ratio_grouping=False,
+        num_workers=0,
+    )
+    batch = next(iter(loader))
+    assert [sample["image"].shape for sample in batch] == [(3, 60, 70)] * 2
+    assert all(sample["masks"].shape[1:] == (32, 40) for sample in batch)

@@ -2,18 +2,8 @@
 
 from pathlib import Path
 
-from pixelclip.data.datasets.sem_seg_benchmark import (
-    IGNORE_LABEL,
-    SemSegBenchmark,
-    list_files,
-    require_layout,
-)
-from pixelclip.data.label_preparation import (
-    PreparationReport,
-    label_tasks,
-    make_label_table,
-    prepare_labels,
-)
+from pixelclip.data.datasets.sem_seg_benchmark import IGNORE_LABEL, SemSegBenchmark
+from pixelclip.data.label_preparation import PreparationReport, prepare_label_folder
 
 ADE20K_150 = SemSegBenchmark(
     name="ade20k_150_test_sem_seg",
@@ -32,19 +22,6 @@ TRAIN_IDS = {0: IGNORE_LABEL} | {value: value - 1 for value in range(1, 151)}
 def prepare_ade20k_150(root: Path, workers: int) -> PreparationReport:
     """Write the label PNGs of ADE20K-150 with train ids, next to the published ones.
 
-    Args:
-        root: the folder that holds ``ADEChallengeData2016``.
-        workers: how many files are worked on at a time, at least 1.
-
-    Returns:
-        What was done. An image without a label and a label without an image are problems in it.
-
-    Raises:
-        FileNotFoundError: the published layout is not there.
-        OSError: a file cannot be written.
+    ``root`` holds ``ADEChallengeData2016``; see :func:`prepare_label_folder` for the rest.
     """
-    require_layout("ADE20K-150", root, [ADE20K_150.image_folder, PUBLISHED_LABEL_FOLDER])
-    images, published = root / ADE20K_150.image_folder, root / PUBLISHED_LABEL_FOLDER
-    names = sorted(list_files(images, [".jpg"]).keys() | list_files(published, [".png"]).keys())
-    tasks = label_tasks(names, images, published, root / ADE20K_150.label_folder)
-    return prepare_labels(tasks, make_label_table(TRAIN_IDS), workers)
+    return prepare_label_folder(ADE20K_150, PUBLISHED_LABEL_FOLDER, TRAIN_IDS, root, workers)

@@ -2,18 +2,8 @@
 
 from pathlib import Path
 
-from pixelclip.data.datasets.sem_seg_benchmark import (
-    IGNORE_LABEL,
-    SemSegBenchmark,
-    list_files,
-    require_layout,
-)
-from pixelclip.data.label_preparation import (
-    PreparationReport,
-    label_tasks,
-    make_label_table,
-    prepare_labels,
-)
+from pixelclip.data.datasets.sem_seg_benchmark import IGNORE_LABEL, SemSegBenchmark
+from pixelclip.data.label_preparation import PreparationReport, prepare_label_folder
 
 COCO_STUFF_171 = SemSegBenchmark(
     name="coco_2017_test_stuff_all_sem_seg",
@@ -38,19 +28,6 @@ TRAIN_IDS = {IGNORE_LABEL: IGNORE_LABEL} | {
 def prepare_coco_stuff(root: Path, workers: int) -> PreparationReport:
     """Write the label PNGs of COCO-Stuff with train ids, next to the published ones.
 
-    Args:
-        root: the folder that holds ``coco-stuff``.
-        workers: how many files are worked on at a time, at least 1.
-
-    Returns:
-        What was done. An image without a label and a label without an image are problems in it.
-
-    Raises:
-        FileNotFoundError: the published layout is not there.
-        OSError: a file cannot be written.
+    ``root`` holds ``coco-stuff``; see :func:`prepare_label_folder` for the rest.
     """
-    require_layout("COCO-Stuff", root, [COCO_STUFF_171.image_folder, PUBLISHED_LABEL_FOLDER])
-    images, published = root / COCO_STUFF_171.image_folder, root / PUBLISHED_LABEL_FOLDER
-    names = sorted(list_files(images, [".jpg"]).keys() | list_files(published, [".png"]).keys())
-    tasks = label_tasks(names, images, published, root / COCO_STUFF_171.label_folder)
-    return prepare_labels(tasks, make_label_table(TRAIN_IDS), workers)
+    return prepare_label_folder(COCO_STUFF_171, PUBLISHED_LABEL_FOLDER, TRAIN_IDS, root, workers)

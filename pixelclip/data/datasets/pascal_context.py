@@ -7,6 +7,7 @@ are what its publishers' tool draws: the regions one after the other, a later on
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,30 +35,23 @@ IMAGE_FOLDER = "VOCdevkit/VOC2010/JPEGImages"
 # Of the 10,103 images of the JSON, those of its "val" phase. VOC2010/ImageSets/Segmentation/val.txt
 # is another, smaller set.
 IMAGE_LIST = "VOCdevkit/VOC2010/annotations_detectron2/context_val.txt"
-PREPARE_TEMPLATE = "python datasets/prepare_pascal_context.py --root {root}"
-# It depends on the release of the JSON.
-NUM_IMAGES = (5104, 5105)
 BACKGROUND_INDEX = 59
 
 PASCAL_CONTEXT_59 = SemSegBenchmark(
     name="context_59_test_sem_seg",
     vocabulary="pascal_context_59",
-    num_images=NUM_IMAGES,
+    num_images=(5104, 5105),  # it depends on the release of the JSON
     image_folder=IMAGE_FOLDER,
     label_folder="VOCdevkit/VOC2010/annotations_detectron2/context_59_val",
-    prepare_template=PREPARE_TEMPLATE,
+    prepare_template="python datasets/prepare_pascal_context.py --root {root}",
     image_list=IMAGE_LIST,
     has_prepared_list=True,
 )
-PASCAL_CONTEXT_60 = SemSegBenchmark(
+PASCAL_CONTEXT_60 = replace(
+    PASCAL_CONTEXT_59,
     name="context_60_test_sem_seg",
     vocabulary="pascal_context_60",
-    num_images=NUM_IMAGES,
-    image_folder=IMAGE_FOLDER,
     label_folder="VOCdevkit/VOC2010/annotations_detectron2/context_60_val",
-    prepare_template=PREPARE_TEMPLATE,
-    image_list=IMAGE_LIST,
-    has_prepared_list=True,
     background_index=BACKGROUND_INDEX,
 )
 

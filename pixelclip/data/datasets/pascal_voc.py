@@ -1,5 +1,6 @@
 """PASCAL VOC 2012, the segmentation validation set: VOC-20, and VOC-21 with the background."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pixelclip.data.datasets.sem_seg_benchmark import (
@@ -17,7 +18,6 @@ from pixelclip.data.label_preparation import (
 
 IMAGE_LIST = "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"
 IMAGE_FOLDER = "VOCdevkit/VOC2012/JPEGImages"
-PREPARE_TEMPLATE = "python datasets/prepare_voc.py --root {root}"
 BACKGROUND_INDEX = 20
 
 PASCAL_VOC_20 = SemSegBenchmark(
@@ -26,17 +26,14 @@ PASCAL_VOC_20 = SemSegBenchmark(
     num_images=(1449,),
     image_folder=IMAGE_FOLDER,
     label_folder="VOCdevkit/VOC2012/annotations_detectron2",
-    prepare_template=PREPARE_TEMPLATE,
+    prepare_template="python datasets/prepare_voc.py --root {root}",
     image_list=IMAGE_LIST,
 )
-PASCAL_VOC_21 = SemSegBenchmark(
+PASCAL_VOC_21 = replace(
+    PASCAL_VOC_20,
     name="voc_2012_21_test_sem_seg",
     vocabulary="pascal_voc_21",
-    num_images=(1449,),
-    image_folder=IMAGE_FOLDER,
     label_folder="VOCdevkit/VOC2012/annotations_detectron2_background",
-    prepare_template=PREPARE_TEMPLATE,
-    image_list=IMAGE_LIST,
     background_index=BACKGROUND_INDEX,
 )
 # The official archive has the first, as palette images. The second exists in several versions, all
