@@ -2,6 +2,10 @@
 
 from detectron2.config import CfgNode
 
+# CLIP's normalisation of RGB images in 0..255.
+CLIP_PIXEL_MEAN = (122.7709383, 116.7460125, 104.09373615)
+CLIP_PIXEL_STD = (68.5005327, 66.6321579, 70.3231630)
+
 
 def add_pixelclip_config(cfg: CfgNode) -> None:
     """Add PixelCLIP's keys, with the published ViT-B/16 values as defaults, to a Detectron2 config.
@@ -14,8 +18,8 @@ def add_pixelclip_config(cfg: CfgNode) -> None:
     # Files that describe data sets of one's own, each a folder of images and one of labels.
     cfg.DATASETS.SEM_SEG_FOLDERS = ()
     # CLIP's own normalisation of RGB images in 0..255.
-    cfg.MODEL.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
-    cfg.MODEL.PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
+    cfg.MODEL.PIXEL_MEAN = list(CLIP_PIXEL_MEAN)
+    cfg.MODEL.PIXEL_STD = list(CLIP_PIXEL_STD)
     cfg.INPUT.FORMAT = "RGB"
     # SSD colour augmentation of the weak (teacher's) image.
     cfg.INPUT.COLOR_AUG_SSD = True

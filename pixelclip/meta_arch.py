@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from pixelclip.config_check import check_choice, check_model_config
 from pixelclip.data.vocabularies import validate_class_names
 from pixelclip.modeling.background import Background
-from pixelclip.modeling.clip_loader import load_clip
+from pixelclip.modeling.clip_loader import load_clip, load_tokenizer
 from pixelclip.modeling.cluster_embeddings import build_cluster_embeddings
 from pixelclip.modeling.finetune_policy import apply_finetune_policy
 from pixelclip.modeling.image_encoder import DenseImageEncoder
@@ -151,7 +151,7 @@ class PixelCLIP(nn.Module):
         check_model_config(cfg)
         clip = load_clip(cfg.MODEL.CLIP.ARCH, cfg.MODEL.CLIP.PRETRAINED)
         image_encoder = DenseImageEncoder(clip.visual, cfg.MODEL.CLIP.DENSE_PATH)
-        text_encoder = TextEncoder(clip)
+        text_encoder = TextEncoder(clip, load_tokenizer(cfg.MODEL.CLIP.ARCH))
         apply_finetune_policy(image_encoder, cfg.MODEL.CLIP.FINETUNE)
         node = cfg.MODEL.PIXELCLIP
         return {

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from detectron2.data import MetadataCatalog
 
 from pixelclip.data.synonyms import SYNONYMS
+from pixelclip.toy.scenes import CLASS_NAMES as TOY_CLASS_NAMES
 
 # What the text classifier splits a name into synonyms at, as in "sofa, couch".
 SYNONYM_SEPARATOR = ", "
@@ -92,6 +93,8 @@ _VOCABULARIES: dict[str, tuple[str, ...]] = {
 # With everything else as a class of its own, the last one.
 _VOCABULARIES["pascal_context_60"] = (*_VOCABULARIES["pascal_context_59"], "background")
 _VOCABULARIES["pascal_voc_21"] = (*_VOCABULARIES["pascal_voc_20"], "background")
+# The embedded world's.
+_VOCABULARIES["toy_scenes_20"] = TOY_CLASS_NAMES
 
 
 def get_vocabulary(name: str) -> tuple[str, ...]:
@@ -100,8 +103,8 @@ def get_vocabulary(name: str) -> tuple[str, ...]:
     Args:
         name: "coco_stuff_171", "ade20k_150", "pascal_context_59", "cityscapes_19",
             "pascal_voc_20", or "pascal_context_60" and "pascal_voc_21", whose last class is
-            "background"; or one of these with "_synonyms" behind it for the names followed by
-            synonyms, as in "couch, sofa, settee".
+            "background", and "toy_scenes_20"; or one of these with "_synonyms" behind it for the
+            names followed by synonyms, as in "couch, sofa, settee".
 
     Returns:
         As many names as the number in ``name`` says; the index is the train id.
@@ -118,7 +121,7 @@ def get_vocabulary(name: str) -> tuple[str, ...]:
     class_names = _VOCABULARIES[published]
     if not suffix:
         return class_names
-    synonyms = SYNONYMS[published]
+    synonyms = SYNONYMS.get(published, {})
     return tuple(
         SYNONYM_SEPARATOR.join([name, synonyms[name]]) if name in synonyms else name
         for name in class_names

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -11,14 +12,21 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+_TOY_ASSETS = Path(__file__).parents[1] / "toy" / "assets"
+# Architectures and weights that PixelCLIP itself brings, by name.
+BUILT_IN_ARCHITECTURES = {"toy": str(_TOY_ASSETS / "toy_clip.json")}
+BUILT_IN_WEIGHTS = {"toy": {"captions": str(_TOY_ASSETS / "toy_clip.safetensors")}}
+
 
 def load_clip(architecture: str, pretrained: str) -> open_clip.CLIP:
     """Build a CLIP model in float32 on the CPU and load its weights.
 
     Args:
-        architecture: an open_clip architecture name, or the path of an open_clip JSON model config.
+        architecture: an open_clip architecture name, the path of an open_clip JSON model config,
+            or "toy", the tiny CLIP of ``pixelclip.toy``.
         pretrained: an open_clip tag of that architecture (downloaded by open_clip), the path of a
-            weights file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``), or "" for random weights.
+            weights file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``), or "" for random weights;
+            the toy's are "captions".
 
     Raises:
         ValueError: the architecture is unknown or not a plain CLIP, or ``pretrained`` is neither a
@@ -36,13 +44,27 @@ def load_clip(architecture: str, pretrained: str) -> open_clip.CLIP:
     return model
 
 
+def load_tokenizer(architecture: str) -> open_clip.SimpleTokenizer:
+    """Build the tokenizer of an architecture: CLIP's, with other merges where its config has some.
+
+    Raises:
+        ValueError: as :func:`load_clip_config`.
+    """
+    text_config = load_clip_config(architecture)["text_cfg"]
+    settings = text_config.get("tokenizer_kwargs") or {}
+    return open_clip.SimpleTokenizer(context_length=text_config.get("context_length"), **settings)
+
+
 def load_clip_config(architecture: str) -> dict[str, Any]:
     """Return the open_clip config of an architecture name or of a JSON file.
+
+    A relative ``bpe_path`` of the tokenizer lies beside the JSON file.
 
     Raises:
         ValueError: the name is unknown, the file is not such a config, or the architecture is not
             a plain CLIP (its text encoder is a model of its own, as in SigLIP).
     """
+    architecture = BUILT_IN_ARCHITECTURES.get(architecture, architecture)
     if architecture.endswith(".json"):
         config = _read_json_config(architecture)
     else:
@@ -78,13 +100,28 @@ def _read_json_config(path: str) -> dict[str, Any]:
         raise ValueError(
             f"MODEL.CLIP.ARCH {path!r} is not an open_clip model config: it lacks {sorted(missing)}"
         )
+    _resolve_merges(path, config["text_cfg"].get("tokenizer_kwargs") or {})
     return config
+
+
+def _resolve_merges(path: str, settings: dict[str, Any]) -> None:
+    if "bpe_path" not in settings:
+        return
+    settings["bpe_path"] = os.path.join(os.path.dirname(path), settings["bpe_path"])
+    if not os.path.isfile(settings["bpe_path"]):
+        raise ValueError(
+            f"MODEL.CLIP.ARCH {path!r} names the tokenizer's merges {settings['bpe_path']!r}, "
+            "which is no file."
+        )
 
 
 def _check_pretrained(architecture: str, config: dict[str, Any], pretrained: str) -> None:
     if not pretrained or os.path.isfile(pretrained):
         return
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    own = BUILT_IN_WEIGHTS.get(architecture, {})
+    if pretrained in own:
+        return
+    tags = [*own, *open_clip.list_pretrained_tags_by_model(architecture)]
     if pretrained not in tags:
         known = ", ".join(tags) if tags else "none (it is not one of open_clip's)"
         raise ValueError(
@@ -106,6 +143,8 @@ def _locate_weights(architecture: str, pretrained: str) -> str | None:
         return None
     if os.path.isfile(pretrained):
         return pretrained
+    if pretrained in BUILT_IN_WEIGHTS.get(architecture, {}):
+        return BUILT_IN_WEIGHTS[architecture][pretrained]
     try:
         tag_config = open_clip.get_pretrained_cfg(architecture, pretrained)
         return open_clip.download_pretrained(tag_config)

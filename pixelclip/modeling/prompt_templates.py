@@ -79,6 +79,8 @@ _PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 # fmt: on
 
+PROMPT_TEMPLATE_SETS: tuple[str, ...] = tuple(_PROMPT_TEMPLATES)
+
 _VOWELS = tuple("aeiouAEIOU")
 
 

@@ -14,11 +14,14 @@ class TextEncoder(nn.Module):
 
     Args:
         clip: an open_clip CLIP model, whose text tower is shared, not copied.
+        tokenizer: what its text tower was trained with; CLIP's own by default.
     """
 
     attn_mask: Tensor
 
-    def __init__(self, clip: open_clip.CLIP) -> None:
+    def __init__(
+        self, clip: open_clip.CLIP, tokenizer: open_clip.SimpleTokenizer | None = None
+    ) -> None:
         super().__init__()
         if clip.text_pool_type != "argmax":
             raise ValueError(
@@ -32,7 +35,7 @@ class TextEncoder(nn.Module):
         self.text_projection = clip.text_projection
         self.register_buffer("attn_mask", clip.attn_mask, persistent=False)
         self.context_length = int(clip.context_length)
-        self._tokenizer = open_clip.SimpleTokenizer(context_length=self.context_length)
+        self._tokenizer = tokenizer or open_clip.SimpleTokenizer()
         self.requires_grad_(False)
 
     @property

@@ -9,6 +9,11 @@ from pixelclip.data.datasets.coco_stuff_masks import register_coco_stuff_masks
 from pixelclip.data.datasets.pascal_context import PASCAL_CONTEXT_59, PASCAL_CONTEXT_60
 from pixelclip.data.datasets.pascal_voc import PASCAL_VOC_20, PASCAL_VOC_21
 from pixelclip.data.datasets.sem_seg_benchmark import register_sem_seg_benchmark
+from pixelclip.data.datasets.toy_scenes import (
+    TOY_SCENES_TEST,
+    TOY_SCENES_VAL,
+    register_toy_scenes_masks,
+)
 from pixelclip.data.sa1b import register_sa1b
 
 # The five benchmarks in the order of the published table, then those with background.
@@ -28,6 +33,7 @@ def register_all() -> None:
     if "sa1b_train" not in DatasetCatalog:
         register_sa1b()
     register_coco_stuff_masks()
+    register_toy_scenes_masks()
     register_cityscapes()
-    for benchmark in BENCHMARKS:
+    for benchmark in (*BENCHMARKS, TOY_SCENES_VAL, TOY_SCENES_TEST):
         register_sem_seg_benchmark(benchmark)
