@@ -1,5 +1,7 @@
 """The embedded world's scenes: masks to train on, and labelled ones to choose and to report by."""
 
+from functools import partial
+
 from detectron2.data import DatasetCatalog
 
 from pixelclip.data.datasets.sem_seg_benchmark import (
@@ -10,8 +12,12 @@ from pixelclip.data.datasets.sem_seg_benchmark import (
 from pixelclip.data.sa1b import SA1BRecords, load_sa1b
 from pixelclip.toy.scene_files import FOLDER, SPLITS
 
-TRAINING_SET = "toy_scenes_masks_train"
 _PREPARE_TEMPLATE = "python datasets/prepare_toy_scenes.py --root {root}"
+# Name of a training set -> its folder, and the command that fills it.
+_TRAINING_SETS = {
+    "toy_scenes_masks_train": ("train", _PREPARE_TEMPLATE),
+    "toy_scenes_clip_masks_train": ("clip_masks", "python tools/reproduce_ablations.py"),
+}
 
 TOY_SCENES_VAL, TOY_SCENES_TEST = (
     SemSegBenchmark(
@@ -28,19 +34,25 @@ TOY_SCENES_VAL, TOY_SCENES_TEST = (
 
 
 def register_toy_scenes_masks() -> None:
-    """Register the training scenes, photographs with unlabelled masks, with Detectron2."""
-    if TRAINING_SET not in DatasetCatalog:
-        DatasetCatalog.register(TRAINING_SET, load_toy_scenes_masks)
+    """Register the training scenes, photographs with unlabelled masks, with Detectron2.
+
+    ``toy_scenes_masks_train`` has masks as SAM makes them, ``toy_scenes_clip_masks_train`` the same
+    scenes with masks out of the tiny CLIP's features.
+    """
+    for name in _TRAINING_SETS:
+        if name not in DatasetCatalog:
+            DatasetCatalog.register(name, partial(load_toy_scenes_masks, name))
 
 
-def load_toy_scenes_masks() -> SA1BRecords:
-    """Index the training scenes below the root of the data sets.
+def load_toy_scenes_masks(name: str) -> SA1BRecords:
+    """Index the training scenes of a data set below the root of the data sets.
 
     Raises:
         FileNotFoundError: they have not been drawn; the text names the command.
     """
-    folder = datasets_root() / FOLDER / "train"
+    folder_name, template = _TRAINING_SETS[name]
+    folder = datasets_root() / FOLDER / folder_name
     if not folder.is_dir():
-        command = format_command(_PREPARE_TEMPLATE, datasets_root())
+        command = format_command(template, datasets_root())
         raise FileNotFoundError(f"{folder} does not exist; draw the scenes first: {command}")
     return load_sa1b(folder)

@@ -1,0 +1,95 @@
+"""The repeated comparisons: what each variant changes, resuming, the table."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pixelclip.toy import ablations
+from pixelclip.toy.ablations import (
+    PUBLISHED,
+    VARIANTS,
+    Variant,
+    ablation_table,
+    reproduce_ablations,
+    run_variant,
+    summarise,
+    toy_config,
+)
+from pixelclip.toy.scenes import CLASS_NAMES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_every_variant_changes_the_config_and_no_two_are_the_same(tmp_path: Path) -> None:
+    texts = [
+        toy_config(variant.overrides, "toy_scenes_val", tmp_path, 1).dump() for variant in VARIANTS
+    ]
+    trained = [text for text, variant in zip(texts, VARIANTS, strict=True) if variant.is_trained]
+    assert len(set(trained)) == len(trained)
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
+    assert VARIANTS[0] == Variant("Method", PUBLISHED)
+
+
+def test_summarise_separates_stuff_from_things() -> None:
+    ious = {f"IoU-{name}": float(index) for index, name in enumerate(CLASS_NAMES)}
+    figures = summarise({"sem_seg": {"mIoU": 9.5, **ious}})
+    assert figures == {"mIoU": 9.5, "stuff": 3.5, "things": 13.5}
+
+
+def test_the_table_has_mean_spread_and_agreement() -> None:
+    variants = [
+        Variant("Method", PUBLISHED),
+        Variant("Components", "worse one", paper="worse"),
+        Variant("Components", "better one", paper="worse"),
+        Variant("Components", "not run"),
+    ]
+
+    def runs(*values: float) -> list[dict[str, float]]:
+        return [{"mIoU": v, "stuff": v, "things": v} for v in values]
+
+    results = {
+        PUBLISHED: runs(40.0, 42.0),
+        "worse one": runs(39.0, 40.0),
+        "better one": runs(45.0),
+    }
+    table = ablation_table(variants, results).splitlines()
+    assert table[3] == "| as published | 41.0 ± 1.4 | 41.0 ± 1.4 | 41.0 ± 1.4 |  |  |  |"
+    assert table[5].endswith("| -1.5 | worse | yes |")
+    assert table[6].endswith("| 45.0 | 45.0 | 45.0 | +4.0 | worse | no |")
+    assert len(table) == 7
+
+
+def test_finished_runs_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def pretend(cfg: object) -> dict[str, dict[str, float]]:
+        calls.append(cfg.OUTPUT_DIR)  # type: ignore[attr-defined]
+        return {"sem_seg": {"mIoU": 1.0, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
+
+    monkeypatch.setattr(ablations, "_train", pretend)
+    monkeypatch.setattr(ablations, "_evaluate", pretend)
+    variants = [VARIANTS[0], next(v for v in VARIANTS if not v.is_trained)]
+    table = reproduce_ablations(variants, [1, 2], tmp_path)
+    # The training-free one has no seed.
+    assert len(calls) == 3
+    assert json.loads((tmp_path / "ablations.json").read_text())[PUBLISHED][1]["mIoU"] == 1.0
+    assert reproduce_ablations(variants, [1, 2], tmp_path) == table
+    assert len(calls) == 3
+
+
+def test_a_run_without_a_figure_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(cfg: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablations, "_train", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run_variant(VARIANTS[0], 1, tmp_path, "toy_scenes_val")
+    assert not list(tmp_path.rglob("figures.json"))
