@@ -19,6 +19,9 @@ def add_pixelclip_config(cfg: CfgNode) -> None:
     cfg.INPUT.FORMAT = "RGB"
     # SSD colour augmentation of the weak (teacher's) image.
     cfg.INPUT.COLOR_AUG_SSD = True
+    # Decode a training JPEG at 1/2, 1/4 or 1/8 of its sides where its crop then still has at least
+    # MODEL.CLIP.RESOLUTION pixels: faster, but the pixels differ a little.
+    cfg.INPUT.REDUCED_JPEG_DECODING = False
     # Learning rate of the image encoder, as a multiple of SOLVER.BASE_LR.
     cfg.SOLVER.CLIP_MULTIPLIER = 0.01
     # Learning rate of the class prompts, as a multiple of SOLVER.BASE_LR.
