@@ -53,6 +53,10 @@ def _add_test_config(node: CfgNode) -> None:
     node.WINDOW_SIZE = 320
     # Distance between neighbouring sliding windows in pixels.
     node.WINDOW_STRIDE = 160
+    # Images that each process segments at a time.
+    node.IMS_PER_BATCH = 1
+    # Write all predicted label maps as Detectron2's JSON of run-length codes.
+    node.SAVE_PREDICTIONS = False
     # Average with the scores of the mirrored image.
     node.FLIP = False
     # For data sets with a background class: pixels whose best cosine is below are background.
