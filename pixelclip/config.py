@@ -23,6 +23,9 @@ def add_pixelclip_config(cfg: CfgNode) -> None:
     cfg.INPUT.FORMAT = "RGB"
     # SSD colour augmentation of the weak (teacher's) image.
     cfg.INPUT.COLOR_AUG_SSD = True
+    # Decode a training JPEG at 1/2, 1/4 or 1/8 of its sides where its crop then still has at least
+    # MODEL.CLIP.RESOLUTION pixels: faster, but the pixels differ a little.
+    cfg.INPUT.REDUCED_JPEG_DECODING = False
     # Learning rate of the image encoder, as a multiple of SOLVER.BASE_LR.
     cfg.SOLVER.CLIP_MULTIPLIER = 0.01
     # Learning rate of the class prompts, as a multiple of SOLVER.BASE_LR.
@@ -54,6 +57,10 @@ def _add_test_config(node: CfgNode) -> None:
     node.WINDOW_SIZE = 320
     # Distance between neighbouring sliding windows in pixels.
     node.WINDOW_STRIDE = 160
+    # Images that each process segments at a time.
+    node.IMS_PER_BATCH = 1
+    # Write all predicted label maps as Detectron2's JSON of run-length codes.
+    node.SAVE_PREDICTIONS = False
     # Average with the scores of the mirrored image.
     node.FLIP = False
     # For data sets with a background class: pixels whose best cosine is below are background.

@@ -16,14 +16,16 @@ def check_run_config(cfg: CfgNode) -> None:
     """Refuse what a training or evaluation would only stumble over after work was done.
 
     Raises:
-        ValueError: an unknown architecture, template set or data set, no iterations, AMP on the
-            CPU, or as :func:`check_model_config` raises.
+        ValueError: an unknown architecture, template set or data set, no iterations, no images in a
+            test batch, AMP on the CPU, or as :func:`check_model_config` raises.
         FileNotFoundError: ``MODEL.WEIGHTS`` does not exist.
     """
     load_clip_config(cfg.MODEL.CLIP.ARCH)
     check_model_config(cfg)
     if cfg.SOLVER.MAX_ITER < 1:
         raise ValueError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; expected at least 1.")
+    if cfg.TEST.IMS_PER_BATCH < 1:
+        raise ValueError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; expected at least 1.")
     if cfg.MODEL.WEIGHTS and not PathManager.isfile(cfg.MODEL.WEIGHTS):
         raise FileNotFoundError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} does not exist.")
     get_prompt_templates(cfg.MODEL.PIXELCLIP.TEST_TEMPLATES)

@@ -4,7 +4,7 @@ Shapes: B images, N masks in the batch, K clusters, mask resolution (Mh, Mw), C 
 grid h x w, d the width of CLIP's joint embedding space.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -27,6 +27,7 @@ from pixelclip.modeling.inference_views import (
     Size,
     View,
     batch_by_size,
+    label_views,
     make_views,
     merge_views,
 )
@@ -47,6 +48,9 @@ ASSIGNMENTS = ("sinkhorn", "argmax", "none")
 
 # More views at a time would need more memory without being faster.
 _VIEWS_PER_BATCH = 16
+# Text features of so many vocabularies are kept: a training evaluates on the same few data sets
+# again and again.
+_VOCABULARIES_KEPT = 16
 
 
 @META_ARCH_REGISTRY.register()
@@ -140,6 +144,8 @@ class PixelCLIP(nn.Module):
         self._templates = test_templates
         self._background_index: int | None = None
         self.register_buffer("_text_classifier", None, persistent=False)
+        # By names and templates; the latest one used stands last.
+        self._text_classifiers: dict[tuple[tuple[str, ...], str], Tensor] = {}
         # The classifier belongs to the text encoder's weights: new weights, new classifier.
         self.register_load_state_dict_post_hook(_forget_text_classifier)
         # Masks per cluster (K,) in the latest training batch of this process, for monitoring.
@@ -278,7 +284,7 @@ class PixelCLIP(nn.Module):
         return torch.cat(resized)
 
     def _normalise(self, image: Tensor) -> Tensor:
-        return (image.to(self.device).float() - self.pixel_mean) / self.pixel_std
+        return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
 
     @torch.no_grad()
     def set_vocabulary(
@@ -308,11 +314,22 @@ class PixelCLIP(nn.Module):
         embedded: Sequence[str] = names
         if background_index is not None:
             embedded = self.background.names(names, background_index)
-        self._text_classifier = build_text_classifier(
-            self.text_encoder, embedded, get_prompt_templates(templates)
-        )
+        self._text_classifier = self._embed_names(tuple(embedded), templates)
         self.class_names, self._templates = names, templates
         self._background_index = background_index
+
+    def _embed_names(self, names: tuple[str, ...], templates: str) -> Tensor:
+        """Unit vectors (C, d) of names; those of the latest vocabularies are kept."""
+        key = (names, templates)
+        classifier = self._text_classifiers.pop(key, None)
+        if classifier is None:
+            classifier = build_text_classifier(
+                self.text_encoder, names, get_prompt_templates(templates)
+            )
+            if len(self._text_classifiers) == _VOCABULARIES_KEPT:
+                del self._text_classifiers[next(iter(self._text_classifiers))]
+        self._text_classifiers[key] = classifier
+        return classifier.to(self.device)
 
     @property
     def text_classifier(self) -> Tensor:
@@ -328,6 +345,28 @@ class PixelCLIP(nn.Module):
     @torch.no_grad()
     def inference(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
         """Cosines of every class at every pixel; see the class."""
+        return [
+            {"sem_seg": merge_views(*scored)} for scored in self._scored_views(batched_inputs)
+        ]
+
+    @torch.no_grad()
+    def segment_labels(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+        """Label map (height, width) of each image, without the scores of all classes.
+
+        Equals ``output["sem_seg"].argmax(dim=0)`` of what the model returns in eval mode for the
+        same inputs, in a fraction of its memory.
+
+        Returns:
+            uint8 up to 256 classes, else int32.
+        """
+        labels = [label_views(*scored) for scored in self._scored_views(batched_inputs)]
+        dtype = torch.uint8 if len(self.class_names) <= 256 else torch.int32
+        return [of_image.to(dtype) for of_image in labels]
+
+    def _scored_views(
+        self, batched_inputs: Sequence[Mapping[str, Any]]
+    ) -> Iterator[tuple[list[View], list[Tensor], Size]]:
+        """The views of each image, their scores, and the size of its output."""
         sizes = [_output_size(inputs) for inputs in batched_inputs]
         views_of_images = [
             make_views(
@@ -340,10 +379,8 @@ class PixelCLIP(nn.Module):
             for inputs, size in zip(batched_inputs, sizes, strict=True)
         ]
         scores = iter(self._score_views([view for views in views_of_images for view in views]))
-        return [
-            {"sem_seg": merge_views(views, list(islice(scores, len(views))), size)}
-            for views, size in zip(views_of_images, sizes, strict=True)
-        ]
+        for views, size in zip(views_of_images, sizes, strict=True):
+            yield views, list(islice(scores, len(views))), size
 
     def _score_views(self, views: Sequence[View]) -> list[Tensor]:
         """Scores (C, test height, test width) of each view."""
@@ -393,6 +430,7 @@ def cosine_similarity(features: Tensor, vectors: Tensor) -> Tensor:
 
 def _forget_text_classifier(model: PixelCLIP, _incompatible_keys: Any) -> None:
     model._text_classifier = None
+    model._text_classifiers.clear()
 
 
 def _output_size(inputs: Mapping[str, Any]) -> Size:

@@ -260,3 +260,69 @@ def test_background_words_and_thresholds(tiny_config):
     assert torch.equal(labels == 2, four[:2].amax(dim=0) < threshold)
     with pytest.raises(ValueError, match="background_index is 3"):
         model.set_vocabulary(names, background_index=3)
+
+
+LABEL_SETTINGS = {
+    "whole": [],
+    "mirrored": ["TEST.FLIP", True],
+    "keep_aspect": ["TEST.INFERENCE_MODE", "keep_aspect"],
+    "windows": [
+        *("TEST.INFERENCE_MODE", "sliding_window", "TEST.FLIP", True),
+        *("TEST.WINDOW_SIZE", 40, "TEST.WINDOW_STRIDE", 30),
+    ],
+    "threshold": ["TEST.BACKGROUND_THRESHOLD", 0.1],
+    "words": ["TEST.BACKGROUND_WORDS", ("wall", "floor"), "TEST.FLIP", True],
+}
+
+
+@pytest.mark.parametrize("key", LABEL_SETTINGS)
+def test_labels_are_the_best_scores(tiny_config, key):
+    tiny_config.merge_from_list(LABEL_SETTINGS[key])
+    torch.manual_seed(0)
+    model = PixelCLIP(tiny_config).eval()
+    names = [f"thing {index}" for index in range(12)] + ["thing 3", "background"]
+    is_background = key in ("threshold", "words")
+    model.set_vocabulary(names, background_index=len(names) - 1 if is_background else None)
+    batch = [
+        {"image": torch.randint(0, 256, (3, 70, 90)), "height": 150, "width": 201},
+        {"image": torch.randint(0, 256, (3, 41, 30))},
+    ]
+    with torch.no_grad():
+        expected = [output["sem_seg"].argmax(dim=0) for output in model(batch)]
+    labels = model.segment_labels(batch)
+    assert [tuple(x.shape) for x in labels] == [(150, 201), (41, 30)]
+    for of_image, of_scores in zip(labels, expected, strict=True):
+        assert of_image.dtype == torch.uint8
+        assert torch.equal(of_image.long(), of_scores)
+    assert len(labels[0].unique()) > 1
+
+
+def test_labels_of_many_classes_fit_their_type(tiny_model):
+    tiny_model.eval().set_vocabulary([f"thing {index}" for index in range(257)], "imagenet_select")
+    batch = [{"image": torch.randint(0, 256, (3, 30, 40))}]
+    labels = tiny_model.segment_labels(batch)[0]
+    assert labels.dtype == torch.int32
+    assert torch.equal(labels.long(), tiny_model(batch)[0]["sem_seg"].argmax(dim=0))
+
+
+def test_a_vocabulary_is_embedded_once(tiny_model, monkeypatch):
+    embedded = []
+    encode = tiny_model.text_encoder.forward
+    monkeypatch.setattr(
+        tiny_model.text_encoder, "forward", lambda ids: (embedded.append(len(ids)), encode(ids))[1]
+    )
+    tiny_model.set_vocabulary(["sky", "sea"])
+    first = tiny_model.text_classifier
+    tiny_model.set_vocabulary(["sand"])
+    assert len(embedded) == 2
+    tiny_model.set_vocabulary(["sky", "sea"])
+    assert len(embedded) == 2
+    assert torch.equal(tiny_model.text_classifier, first)
+    assert tiny_model.class_names == ("sky", "sea")
+    tiny_model.set_vocabulary(["sea", "sky"])  # another order is another vocabulary
+    assert len(embedded) == 3
+    for index in range(20):
+        tiny_model.set_vocabulary([f"thing {index}"])
+    assert len(tiny_model._text_classifiers) == 16
+    tiny_model.load_state_dict(tiny_model.state_dict())
+    assert not tiny_model._text_classifiers

@@ -9,33 +9,21 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
-from detectron2.projects.point_rend import ColorAugSSDTransform
 from numpy.typing import NDArray
 
 from pixelclip.data.broken_record import BrokenRecordError
-from pixelclip.data.image_reading import ImageReadError, read_rgb_image
+from pixelclip.data.image_reading import ImageReadError, Photograph
 from pixelclip.data.mask_annotations import parse_mask_rles
 from pixelclip.data.nearest_sampling import follow_transforms, torch_nearest
 from pixelclip.data.record_reading import read_annotation_bytes, read_image_bytes
 from pixelclip.data.rle import RLEError, sample_masks
 from pixelclip.data.strong_augmentation import Rectangle, StrongAugmentation
+from pixelclip.data.weak_augmentation import CropPlan, WeakAugmentation
 
 logger = logging.getLogger(__name__)
 
 # Resizing the short side to a fixed length would make a strip huge, or empty under MAX_SIZE_TRAIN.
 _MAX_ASPECT_RATIO = 64
-
-
-class SSDColorAugmentation(T.Augmentation):
-    """The colour augmentation of SSD, as Detectron2's PointRend project has it, for RGB images.
-
-    A transform that stands bare among augmentations is wrapped by Detectron2 in a class that cannot
-    be pickled, as spawned loading processes need it.
-    """
-
-    def get_transform(self, image: NDArray[np.uint8]) -> T.Transform:
-        """The transform; it draws its random numbers itself, when it is applied."""
-        return ColorAugSSDTransform(img_format="RGB")
 
 
 class MaskDatasetMapper:
@@ -51,19 +39,18 @@ class MaskDatasetMapper:
     def __init__(
         self,
         *,
-        weak_augmentations: Sequence[T.Augmentation | T.Transform],
+        weak_augmentation: WeakAugmentation,
         mask_resolution: tuple[int, int],
         image_format: str,
     ) -> None:
         """Args:
-        weak_augmentations: Detectron2 augmentations for an RGB image; of those that move pixels,
-            resizes, crops and flips.
+        weak_augmentation: makes the teacher's image of a photograph.
         mask_resolution: (height, width) of the masks.
         image_format: order of the channels of the result, "RGB" or "BGR".
         """
         if image_format not in ("RGB", "BGR"):
             raise ValueError(f"INPUT.FORMAT is {image_format!r}; expected 'RGB' or 'BGR'")
-        self.weak_augmentation = T.AugmentationList(weak_augmentations)
+        self.weak_augmentation = weak_augmentation
         self.strong_augmentation = StrongAugmentation()
         self.mask_resolution = mask_resolution
         self.image_format = image_format
@@ -75,7 +62,7 @@ class MaskDatasetMapper:
             raise ValueError("MaskDatasetMapper makes training samples; test with DatasetMapper")
         height, width = cfg.MODEL.PIXELCLIP.MASK_RESOLUTION
         return {
-            "weak_augmentations": _weak_augmentations(cfg),
+            "weak_augmentation": _build_weak_augmentation(cfg),
             "mask_resolution": (height, width),
             "image_format": cfg.INPUT.FORMAT,
         }
@@ -107,20 +94,25 @@ class MaskDatasetMapper:
 
     def _map(self, record: Mapping[str, Any]) -> dict[str, Any]:
         rles = parse_mask_rles(read_annotation_bytes(record))
-        photograph = _decode(read_image_bytes(record))
-        weak = T.AugInput(photograph)
-        transforms = self.weak_augmentation(weak)
-        strong, rectangle = self.strong_augmentation(weak.image)
-        size = photograph.shape[:2]
+        weak, plan = self._weak_image(read_image_bytes(record))
+        strong, rectangle = self.strong_augmentation(weak)
         return {
-            "image": self._to_tensor(weak.image),
+            "image": self._to_tensor(weak),
             "image_strong": self._to_tensor(strong),
-            "masks": self._masks(rles, size, transforms, rectangle),
-            "height": size[0],
-            "width": size[1],
+            "masks": self._masks(rles, plan, rectangle),
+            "height": plan.photograph[0],
+            "width": plan.photograph[1],
             "file_name": record["file_name"],
             "image_id": record["image_id"],
         }
+
+    def _weak_image(self, data: bytes) -> tuple[NDArray[np.uint8], CropPlan]:
+        try:
+            photograph = Photograph(data)
+            _refuse_strips(photograph.size)
+            return self.weak_augmentation(photograph)
+        except ImageReadError as error:
+            raise BrokenRecordError(str(error), "image") from error
 
     def _to_tensor(self, image: NDArray[np.uint8]) -> torch.Tensor:
         if self.image_format == "BGR":
@@ -129,14 +121,11 @@ class MaskDatasetMapper:
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
     def _masks(
-        self,
-        rles: Sequence[Mapping[str, Any]],
-        size: tuple[int, int],
-        transforms: T.TransformList,
-        rectangle: Rectangle,
+        self, rles: Sequence[Mapping[str, Any]], plan: CropPlan, rectangle: Rectangle
     ) -> torch.Tensor:
         """Masks at mask resolution, as if each were decoded, transformed, cut out and resized."""
-        source = follow_transforms(transforms, *size)
+        size = plan.photograph
+        source = follow_transforms(plan.to_transforms(), *size)
         rows = torch_nearest(len(source.rows), self.mask_resolution[0])
         columns = torch_nearest(len(source.columns), self.mask_resolution[1])
         try:
@@ -158,35 +147,24 @@ class MaskDatasetMapper:
             logger.warning("Skipped %d broken records (%s); latest: %s", total, kinds, error)
 
 
-def _decode(data: bytes) -> NDArray[np.uint8]:
-    try:
-        image = read_rgb_image(data)
-    except ImageReadError as error:
-        raise BrokenRecordError(str(error), "image") from error
-    height, width = image.shape[:2]
+def _refuse_strips(size: tuple[int, int]) -> None:
+    height, width = size
     if max(height, width) > _MAX_ASPECT_RATIO * min(height, width):
         raise BrokenRecordError(
             f"the image is {height}x{width} (height x width); expected sides of a ratio of at most "
             f"{_MAX_ASPECT_RATIO}",
             "image",
         )
-    return image
 
 
-def _weak_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]:
-    """Resize, crop, colours and flip (DESIGN: "Training data"), for an RGB image."""
-    augmentations: list[T.Augmentation | T.Transform] = [
-        T.ResizeShortestEdge(
-            cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
-        )
-    ]
-    if cfg.INPUT.CROP.ENABLED:
-        augmentations.append(T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
-    if cfg.INPUT.COLOR_AUG_SSD:
-        augmentations.append(SSDColorAugmentation())
-    if cfg.INPUT.RANDOM_FLIP != "none":
-        flip = cfg.INPUT.RANDOM_FLIP
-        augmentations.append(
-            T.RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical")
-        )
-    return augmentations
+def _build_weak_augmentation(cfg: CfgNode) -> WeakAugmentation:
+    node = cfg.INPUT
+    return WeakAugmentation(
+        resize=T.ResizeShortestEdge(
+            node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING
+        ),
+        crop=T.RandomCrop(node.CROP.TYPE, node.CROP.SIZE) if node.CROP.ENABLED else None,
+        flip=node.RANDOM_FLIP,
+        changes_colors=node.COLOR_AUG_SSD,
+        encoder_size=tuple(cfg.MODEL.CLIP.RESOLUTION) if node.REDUCED_JPEG_DECODING else None,
+    )

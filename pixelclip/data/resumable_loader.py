@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.data.build import trivial_batch_collator
@@ -103,6 +104,7 @@ class ResumableLoader:
         total_batch_size: samples per iteration over all processes.
         seed: chooses the order and all augmentations; the same in every process.
         num_workers: loading processes; 0 loads in this one.
+        pin_memory: put the samples where a CUDA device can copy them from while it computes.
 
     Attributes:
         position: of the next batch's first sample in the stream.
@@ -120,6 +122,7 @@ class ResumableLoader:
         total_batch_size: int,
         seed: int,
         num_workers: int = 0,
+        pin_memory: bool = False,
     ) -> None:
         processes = comm.get_world_size()
         if not len(records):
@@ -132,6 +135,7 @@ class ResumableLoader:
         self.stream = SampleStream(records, map_record, seed)
         self.total_batch_size = total_batch_size
         self.num_workers = num_workers
+        self.pin_memory = pin_memory
         self.position = 0
         self.skipped: Counter[str] = Counter()
 
@@ -172,6 +176,8 @@ class ResumableLoader:
             batch_sampler=BatchSampler(sampler, batch_size, drop_last=True),
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
+            pin_memory=self.pin_memory,
+            worker_init_fn=_compute_in_one_thread,
             # By default the loader draws from torch's own generator when it starts, which would
             # shift the model's random numbers in the first iteration after a resume.
             generator=torch.Generator(),
@@ -185,3 +191,8 @@ class ResumableLoader:
                 logger.warning("Skipped broken record %d: %s", total, reason)
             if total == _WARNINGS_SHOWN_IN_FULL:
                 logger.warning("Further broken records of this process are only counted.")
+
+
+def _compute_in_one_thread(_worker: int) -> None:
+    """Keep OpenCV, as torch does by itself, from one thread per core in each loading process."""
+    cv2.setNumThreads(1)

@@ -24,7 +24,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not args.config_file:
         raise ValueError("No --config-file was given; try configs/pixelclip_vitb16.yaml.")
     cfg.merge_from_file(args.config_file)
-    _merge_overrides(cfg, args.opts)
+    merge_overrides(cfg, args.opts)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     register_sem_seg_folders(cfg.DATASETS.SEM_SEG_FOLDERS)
@@ -37,7 +37,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
+def merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
+    """Merge the end of a command line, KEY VALUE KEY VALUE ..., into a config.
+
+    Raises:
+        ValueError: they are no pairs, or a value is of another kind than the key's.
+    """
     flags = [word for word in overrides if word.startswith("--")]
     if flags or len(overrides) % 2:
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -29,6 +29,7 @@ from pixelclip.engine.hooks import (
 )
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
+from pixelclip.evaluation.evaluation_loader import build_evaluation_loader
 
 logger = logging.getLogger(__name__)
 
@@ -143,20 +144,24 @@ class Trainer(DefaultTrainer):
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             seed=seed,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
+            pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
         )
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """See :func:`pixelclip.evaluation.build_evaluator`."""
-        return build_evaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.EVALUATION)
+        return build_evaluator(
+            dataset_name, cfg.OUTPUT_DIR, cfg.TEST.EVALUATION, cfg.TEST.SAVE_PREDICTIONS
+        )
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
-        """Detectron2's loader of a data set; with the masks where they are to be classified."""
-        if cfg.TEST.EVALUATION != "mask_classification":
-            return super().build_test_loader(cfg, dataset_name)
-        mapper = MaskRegionsMapper(cfg, dataset_name)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        """Batches of ``TEST.IMS_PER_BATCH`` images; with their masks where these are classified."""
+        is_of_masks = cfg.TEST.EVALUATION == "mask_classification"
+        mapper = MaskRegionsMapper(cfg, dataset_name) if is_of_masks else DatasetMapper(cfg, False)
+        return build_evaluation_loader(
+            dataset_name, mapper, cfg.TEST.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS
+        )
 
     @classmethod
     def test(

@@ -19,7 +19,8 @@ from detectron2.utils import comm
 from pixelclip.data.vocabularies import vocabulary_of_dataset
 from pixelclip.evaluation.benchmark_table import make_rows, write_table
 from pixelclip.evaluation.dataset_gaps import find_gaps
-from pixelclip.evaluation.evaluators import EVALUATIONS
+from pixelclip.evaluation.evaluators import EVALUATIONS, LabelMapEvaluator
+from pixelclip.evaluation.label_map_model import LabelMapModel
 from pixelclip.evaluation.mask_classification import MaskClassifier
 from pixelclip.evaluation.mask_regions import mask_folder_of
 from pixelclip.evaluation.published_results import get_published_row
@@ -42,7 +43,15 @@ logger = logging.getLogger(__name__)
 _WITHOUT_EFFECT = {
     "MODEL": ("WEIGHTS",),
     "DATASETS": ("TRAIN", "TEST"),
-    "TEST": ("EVAL_PERIOD", "EXPECTED_RESULTS", "PUBLISHED_ROW", "MASKS", "VOCABULARY"),
+    "TEST": (
+        "EVAL_PERIOD",
+        "EXPECTED_RESULTS",
+        "IMS_PER_BATCH",
+        "MASKS",
+        "PUBLISHED_ROW",
+        "SAVE_PREDICTIONS",
+        "VOCABULARY",
+    ),
 }
 
 Vocabulary = dict[str, Any]
@@ -216,6 +225,8 @@ class Benchmark:
         evaluated: Any = model
         if self.evaluation == "mask_classification":
             evaluated = MaskClassifier(model, fill_gaps=self.mask_folder is not None)
+        elif isinstance(model, PixelCLIP) and isinstance(evaluator, LabelMapEvaluator):
+            evaluated = LabelMapModel(model)
         metrics, speed = run_timed_inference(evaluated, loader, evaluator, name)
         return DatasetResult(metrics, len(DatasetCatalog.get(name)), speed)
 

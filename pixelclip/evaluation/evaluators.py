@@ -1,22 +1,76 @@
 """The evaluator that belongs to a data set and to what is evaluated on it."""
 
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
+from torch import Tensor
 
 from pixelclip.evaluation.mask_classification import MaskClassificationEvaluator
+from pixelclip.evaluation.mask_regions import read_label_map
 
 _SEMANTIC_SEGMENTATION = ("sem_seg", "cityscapes_sem_seg")
 EVALUATIONS = ("segmentation", "mask_classification")
 
 
+class LabelMapEvaluator(SemSegEvaluator):
+    """Detectron2's ``SemSegEvaluator``, which also takes label maps instead of scores.
+
+    Args:
+        dataset_name: a registered data set.
+        prediction_folder: for Detectron2's JSON of all predictions, which takes longer to make than
+            all the rest; None for no such file.
+    """
+
+    def __init__(self, dataset_name: str, prediction_folder: str | None = None) -> None:
+        super().__init__(dataset_name, distributed=True, output_dir=prediction_folder)
+        # Newer versions of Detectron2 also compute the IoU of boundaries, which takes longer than
+        # all the rest and is in nobody's table.
+        self._compute_boundary_iou = False
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Tensor]]
+    ) -> None:
+        """Compare a batch with its labels.
+
+        Args:
+            inputs: each with a ``file_name`` of the data set.
+            outputs: each with ``labels`` (H, W), integers in 0..C-1, or ``sem_seg`` (C, H, W).
+
+        Raises:
+            ValueError: a file of labels that is none, or of another size than the prediction.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
+            labels = output["labels"] if "labels" in output else output["sem_seg"].argmax(dim=0)
+            predicted = labels.cpu().numpy().astype(np.int64)
+            self._count(predicted, self.input_file_to_gt_file[image["file_name"]])
+            if self._output_dir:
+                self._predictions.extend(self.encode_json_sem_seg(predicted, image["file_name"]))
+
+    def _count(self, predicted: np.ndarray, label_file: str) -> None:
+        truth = read_label_map(label_file, self._num_classes, self._ignore_label)
+        if truth.shape != predicted.shape:
+            raise ValueError(
+                f"{label_file} has {truth.shape} pixels (height, width); the prediction has "
+                f"{predicted.shape}. Prepare the data set anew."
+            )
+        size = self._num_classes + 1  # the last one is void
+        counts = np.bincount((size * predicted + truth).reshape(-1), minlength=size * size)
+        self._conf_matrix += counts.reshape(size, size)  # (size**2,) -> (predicted, true)
+
+
 def build_evaluator(
-    dataset_name: str, output_dir: str, evaluation: str = "segmentation"
+    dataset_name: str,
+    output_dir: str,
+    evaluation: str = "segmentation",
+    saves_predictions: bool = False,
 ) -> DatasetEvaluator:
     """Build the evaluator of a semantic segmentation data set.
 
-    Segmentation is evaluated by Detectron2's ``SemSegEvaluator``, for Cityscapes too: its mIoU is
+    Segmentation is evaluated by :class:`LabelMapEvaluator`, for Cityscapes too: its mIoU is
     that of Cityscapes' own script, which has no pixel and mean accuracy and only works on one
     machine.
 
@@ -24,6 +78,7 @@ def build_evaluator(
         dataset_name: a registered data set whose metadata has an ``evaluator_type``.
         output_dir: predictions go to ``output_dir/inference/dataset_name``.
         evaluation: "segmentation" or "mask_classification".
+        saves_predictions: whether they do.
 
     Raises:
         ValueError: an unknown evaluation, or the data set's ``evaluator_type`` is not one of
@@ -39,11 +94,8 @@ def build_evaluator(
             f"The data set {dataset_name!r} has evaluator_type {evaluator_type!r}; DATASETS.TEST "
             "takes data sets with 'sem_seg' or 'cityscapes_sem_seg'."
         )
-    folder = os.path.join(output_dir, "inference", dataset_name)
-    evaluator = SemSegEvaluator(dataset_name, distributed=True, output_dir=folder)
-    # Newer versions of Detectron2 also compute the IoU of boundaries, which takes longer than all
-    # the rest and is in nobody's table.
-    evaluator._compute_boundary_iou = False
+    folder = os.path.join(output_dir, "inference", dataset_name) if saves_predictions else None
+    evaluator = LabelMapEvaluator(dataset_name, folder)
     if evaluation == "mask_classification":
         return MaskClassificationEvaluator(dataset_name, evaluator)
     return evaluator

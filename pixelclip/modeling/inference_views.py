@@ -3,7 +3,7 @@
 Shapes: C classes; an image of H x W pixels; an output of out_h x out_w pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Size = tuple[int, int]
+from pixelclip.modeling.bilinear_patch import Region, Size, resize_patch, source_range
 
 INFERENCE_MODES = ("whole", "keep_aspect", "sliding_window")
 
@@ -48,25 +48,6 @@ class InferenceMode:
                 f"TEST.WINDOW_STRIDE is {self.window_stride}; it must lie between 1 and "
                 f"TEST.WINDOW_SIZE, {self.window_size}, so that no pixel is left out."
             )
-
-
-class Region(NamedTuple):
-    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right``, the latter ones exclusive."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    def scale(self, source: Size, target: Size) -> "Region":
-        """The same region of an image of ``source`` pixels when it has ``target`` pixels."""
-        vertical, horizontal = target[0] / source[0], target[1] / source[1]
-        return Region(
-            round(self.top * vertical),
-            round(self.left * horizontal),
-            round(self.bottom * vertical),
-            round(self.right * horizontal),
-        )
 
 
 class View(NamedTuple):
@@ -131,26 +112,95 @@ def merge_views(views: Sequence[View], scores: Sequence[Tensor], output_size: Si
     """Mean score (C, out_h, out_w) of every pixel over the views that show it.
 
     Args:
-        views: of one image.
+        views: of one image; together they show every pixel.
         scores: of each view, (C, h, w) at any resolution.
         output_size: (out_h, out_w).
     """
+    merged = scores[0].new_empty((*output_size, len(scores[0])))
+    scores = _turn_back(views, scores)
+    # A GPU does all at once; a CPU what fits into its cache.
+    for tile in _tiles(output_size, max(output_size) if merged.is_cuda else 32):
+        top, left, bottom, right = tile
+        merged[top:bottom, left:right] = _merge_tile(views, scores, tile).permute(1, 2, 0)
+    return merged.permute(2, 0, 1)  # (out_h, out_w, C) -> (C, out_h, out_w)
+
+
+def label_views(views: Sequence[View], scores: Sequence[Tensor], output_size: Size) -> Tensor:
+    """Class (out_h, out_w) int64 of the best mean score of every pixel, the first one of equals.
+
+    Equals ``merge_views(...).argmax(dim=0)`` to the last pixel. Tile by tile, classes are left out
+    that cannot be best in it, so that the time and memory are those of the few that can.
+    """
+    labels = torch.empty(output_size, dtype=torch.int64, device=scores[0].device)
+    scores = _turn_back(views, scores)
+    # The smaller a tile, the fewer classes are possible in it; a GPU is better at larger ones.
+    for tile in _tiles(output_size, 256 if labels.is_cuda else 128):
+        classes = _possible_classes(views, scores, tile)
+        merged = _merge_tile(views, [of_view[classes] for of_view in scores], tile)
+        top, left, bottom, right = tile
+        labels[top:bottom, left:right] = classes[merged.max(dim=0).indices]
+    return labels
+
+
+def _turn_back(views: Sequence[View], scores: Sequence[Tensor]) -> list[Tensor]:
+    """Scores of mirrored views, mirrored again."""
+    return [
+        of_view.flip(-1) if view.is_flipped else of_view
+        for view, of_view in zip(views, scores, strict=True)
+    ]
+
+
+def _tiles(size: Size, side: int) -> Iterator[Region]:
+    """Squares of a side, smaller ones at the ends, that make up (height, width) pixels."""
+    height, width = size
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            yield Region(top, left, min(top + side, height), min(left + side, width))
+
+
+def _merge_tile(views: Sequence[View], scores: Sequence[Tensor], tile: Region) -> Tensor:
+    """Mean score (C, R, S) of the pixels of a tile over the views that show them."""
     if len(views) == 1:
-        return _resize(scores[0], output_size)
-    total = scores[0].new_zeros((len(scores[0]), *output_size))
-    count = scores[0].new_zeros(output_size)
-    for view, view_scores in zip(views, scores, strict=True):
-        top, left, bottom, right = view.region
-        view_scores = view_scores.flip(-1) if view.is_flipped else view_scores
-        total[:, top:bottom, left:right] += _resize(view_scores, (bottom - top, right - left))
+        return resize_patch(scores[0], views[0].region.size, tile)
+    total = scores[0].new_zeros((len(scores[0]), *tile.size))
+    count = scores[0].new_zeros(tile.size)
+    for view, of_view in zip(views, scores, strict=True):
+        shown = view.region.intersect(tile)
+        if 0 in shown.size:
+            continue
+        patch = resize_patch(of_view, view.region.size, shown.relative_to(view.region))
+        top, left, bottom, right = shown.relative_to(tile)
+        total[:, top:bottom, left:right] += patch
         count[top:bottom, left:right] += 1
     return total / count
 
 
-def _resize(scores: Tensor, size: Size) -> Tensor:
-    if 0 in size:  # a window that is thinner than a pixel of a small output
-        return scores.new_zeros((len(scores), *size))
-    return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
+def _possible_classes(views: Sequence[View], scores: Sequence[Tensor], tile: Region) -> Tensor:
+    """Ascending indices of the classes that may be best at a pixel of a tile.
+
+    Interpolated and mean scores lie between the lowest and the highest score that they are made of.
+    """
+    lowest, highest = [], []
+    for view, of_view in zip(views, scores, strict=True):
+        shown = view.region.intersect(tile)
+        if 0 not in shown.size:
+            area = _score_area(of_view, view.region, shown)
+            lowest.append(area.amin(dim=(1, 2)))
+            highest.append(area.amax(dim=(1, 2)))
+    low, high = torch.stack(lowest).amin(dim=0), torch.stack(highest).amax(dim=0)  # (C,) each
+    # Far above the rounding error of a mean of interpolated scores.
+    margin = 100 * torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs()).max()
+    # Written so that a NaN, which is best of all for argmax, is possible.
+    is_beaten = high < low.max() - margin
+    return torch.nonzero(~is_beaten)[:, 0]
+
+
+def _score_area(scores: Tensor, region: Region, shown: Region) -> Tensor:
+    """The part of a view's scores (C, h, w) that makes the shown part of its region."""
+    top, left, bottom, right = shown.relative_to(region)
+    rows = source_range(scores.shape[1], region.size[0], top, bottom)
+    columns = source_range(scores.shape[2], region.size[1], left, right)
+    return scores[:, rows[0] : rows[1], columns[0] : columns[1]]
 
 
 def batch_by_size(views: Sequence[View], limit: int) -> list[list[int]]:

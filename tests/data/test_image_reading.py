@@ -1,4 +1,5 @@
 import io
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from pixelclip.data.image_reading import ImageReadError, read_rgb_image
+from pixelclip.data.image_reading import ImageReadError, Photograph, read_rgb_image
 from tests.data.sa1b_files import image_bytes, random_photograph
 
 PIXELS = random_photograph(seed=0, height=12, width=20)
@@ -190,3 +191,55 @@ def test_random_damage_reads_or_raises_the_one_error(seed: int) -> None:
         assert read_rgb_image(bytes(data)).shape[2] == 3
     except ImageReadError as error:
         assert len(str(error)) > 10
+
+
+@pytest.mark.parametrize(
+    ("min_scale", "expected"),
+    [(1.0, 1.0), (0.51, 1.0), (0.5, 0.5), (0.3, 0.5), (0.25, 0.25), (0.2, 0.25), (0.01, 0.125)],
+)
+@pytest.mark.parametrize("size", [(64, 96), (61, 83), (9, 40), (1, 1), (3, 90)])
+def test_a_jpeg_is_decoded_at_the_smallest_wanted_scale(
+    min_scale: float, expected: float, size: tuple[int, int]
+) -> None:
+    pixels = random_photograph(0, *size)
+    data = image_bytes(pixels, quality=95)
+    photograph = Photograph(data)
+    assert photograph.size == size
+    image, scale = photograph.decode(min_scale)
+    # A side of few pixels cannot be halved so often.
+    assert scale == expected or (scale > expected and min(size) < 9)
+    assert image.mode == "RGB"
+    assert (image.height, image.width) == tuple(math.ceil(side * scale) for side in size)
+    if min(size) >= 61:
+        # The half-sized picture is about the mean of each 2x2 pixels, and so on.
+        step = round(1 / scale)
+        rows, columns = (side // step * step for side in size)
+        blocks = read_rgb_image(data)[:rows, :columns].astype(float)
+        means = blocks.reshape(rows // step, step, columns // step, step, 3).mean(axis=(1, 3))
+        decoded = np.asarray(image)[: rows // step, : columns // step]
+        assert np.abs(decoded - means).mean() < 2.5
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "BMP"])
+def test_other_formats_are_decoded_in_full(image_format: str) -> None:
+    image, scale = Photograph(image_bytes(PIXELS, image_format)).decode(0.1)
+    assert scale == 1.0
+    assert (image.height, image.width) == PIXELS.shape[:2]
+
+
+def test_a_turned_jpeg_is_decoded_in_full_and_its_size_is_the_upright_one() -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    photograph = Photograph(image_bytes(PIXELS, "JPEG", exif=exif))
+    assert photograph.size == PIXELS.shape[1::-1]
+    image, scale = photograph.decode(0.1)
+    assert scale == 1.0
+    assert (image.height, image.width) == photograph.size
+
+
+@pytest.mark.parametrize("min_scale", [1.0, 0.25])
+def test_a_truncated_jpeg_is_found_when_it_is_decoded(min_scale: float) -> None:
+    data = image_bytes(random_photograph(0, 64, 64))
+    photograph = Photograph(data[:-300])
+    with pytest.raises(ImageReadError, match="truncated"):
+        photograph.decode(min_scale)

@@ -1,12 +1,16 @@
 import itertools
 import random
+from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from detectron2.utils import comm
 
 from pixelclip.data.broken_record import BrokenRecordError
+from pixelclip.data.image_mask_pairs import Pair, PairTable
 from pixelclip.data.resumable_loader import ResumableLoader, SampleStream
+from pixelclip.data.sa1b import SA1BRecords, _Source
 
 RECORDS = [{"id": index} for index in range(10)]
 
@@ -119,3 +123,57 @@ def test_leaves_the_model_its_random_numbers(num_workers):
     torch.manual_seed(0)
     take(make_loader(num_workers=num_workers), 1)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_loading_processes_compute_in_one_thread_each():
+    loader = make_loader(lambda record: {"threads": cv2.getNumThreads()}, num_workers=1)
+    assert {sample["threads"] for batch in take(loader, 2) for sample in batch} == {1}
+
+
+def test_samples_are_pinned_where_asked():
+    assert make_loader(pin_memory=True)._build_loader().pin_memory
+    assert not make_loader()._build_loader().pin_memory
+
+
+def sa1b_records(count):
+    names = (f"sa_{index}.jpg" for index in range(count))
+    pairs = (Pair(name, (4096 * i, 2000), (4096 * i + 2048, 900)) for i, name in enumerate(names))
+    return SA1BRecords([_Source("/data/sa.tar", "/data/sa.tar", PairTable.from_pairs(pairs))])
+
+
+class ReportMemory:
+    """Reads every field of a record; a hundred times an epoch, says how much memory is private."""
+
+    def __init__(self, records):
+        self.calls, self.period = 0, records // 100
+
+    def __call__(self, record):
+        self.calls += 1
+        sample = {"characters": sum(len(str(value)) for value in record.values())}
+        if self.calls % self.period == 0:
+            lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+            private = [int(line.split()[1]) for line in lines if line.startswith("Private_")]
+            sample["private MiB"] = sum(private) / 1024
+        return sample
+
+
+def growth_over_an_epoch(records):
+    """MiB by which a loading process grows from the first tenth of an epoch to its end."""
+    loader = ResumableLoader(
+        records, ReportMemory(len(records)), total_batch_size=100, seed=0, num_workers=1
+    )
+    batches = itertools.islice(iter(loader), len(records) // 100)
+    memory = [x["private MiB"] for batch in batches for x in batch if "private MiB" in x]
+    assert len(memory) == 100
+    return memory[-1] - memory[9]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
+def test_memory_of_a_loading_process_is_flat_over_a_hundred_thousand_records():
+    records = sa1b_records(100_000)
+    growth = growth_over_an_epoch(records)
+    of_dicts = growth_over_an_epoch([dict(record) for record in records])
+    print(f"growth of a worker in MiB: {growth:.2f}; with a list of dictionaries: {of_dicts:.2f}")
+    assert growth < 1
+    assert of_dicts > 20

@@ -5,8 +5,20 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from scipy.ndimage import gaussian_filter
+from torchvision import transforms
+from torchvision.transforms import functional as F
 
-from pixelclip.data.strong_augmentation import Rectangle, StrongAugmentation
+from pixelclip.data.strong_augmentation import (
+    Rectangle,
+    StrongAugmentation,
+    blur,
+    change_brightness,
+    change_contrast,
+    change_hue,
+    change_saturation,
+)
 from tests.data.sa1b_files import random_photograph
 
 
@@ -79,3 +91,63 @@ def test_it_can_be_sent_to_a_spawned_worker() -> None:
     image = random_photograph(0, 10, 10)
     copy = pickle.loads(pickle.dumps(StrongAugmentation()))
     assert copy(image)[0].shape == image.shape
+
+
+@pytest.mark.parametrize(
+    ("change", "reference", "factors"),
+    [
+        (change_brightness, F.adjust_brightness, (0.5, 0.9, 1.5)),
+        (change_contrast, F.adjust_contrast, (0.5, 1.0, 1.5)),
+        (change_saturation, F.adjust_saturation, (0.5, 1.1, 1.5)),
+    ],
+)
+def test_brightness_contrast_and_saturation_are_torchvisions(change, reference, factors) -> None:
+    image = random_photograph(3, 80, 90)
+    for factor in factors:
+        expected = np.asarray(reference(Image.fromarray(image), factor)).astype(int)
+        assert np.abs(change(image, factor) - expected).max() <= 2
+        assert np.abs(expected - image).mean() > 3 or factor in (1.0, 1.1)
+
+
+@pytest.mark.parametrize("turn", [-0.25, -0.1, 0.1, 0.25])
+def test_hues_turn_as_in_torchvision(turn: float) -> None:
+    """OpenCV's hues of 8 bits are nearer to torchvision's in floating point than Pillow's are."""
+    image = random_photograph(3, 80, 90)
+    exact = F.adjust_hue(torch.from_numpy(image).permute(2, 0, 1).float() / 255, turn)
+    exact_pixels = exact.permute(1, 2, 0).numpy() * 255
+    pillow = np.asarray(F.adjust_hue(Image.fromarray(image), turn))
+    error = np.abs(change_hue(image, turn) - exact_pixels)
+    assert error.max() < 10
+    assert error.mean() < min(1.0, np.abs(pillow - exact_pixels).mean())
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 2.0])
+def test_blur_is_a_gaussian(sigma: float) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
+    expected = gaussian_filter(image.astype(float), (sigma, sigma, 0), mode="nearest")
+    assert np.abs(blur(image, sigma) - expected).max() < 2.5
+
+
+def test_draws_are_those_of_torchvisions_transforms() -> None:
+    """The same random numbers give nearly the same picture as torchvision and Pillow give."""
+
+    def blur_at_random(image: Image.Image) -> Image.Image:
+        return image.filter(ImageFilter.GaussianBlur(radius=random.uniform(0.1, 2.0)))
+
+    jitter = transforms.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25)
+    reference = transforms.Compose(
+        [
+            transforms.RandomApply([jitter], p=0.8),
+            transforms.RandomGrayscale(p=0.2),
+            transforms.RandomApply([transforms.Lambda(blur_at_random)], p=0.5),
+        ]
+    )
+    image = random_photograph(5, 60, 60)
+    for seed in range(40):
+        random.seed(seed)
+        torch.manual_seed(seed)
+        expected = np.asarray(reference(Image.fromarray(image))).astype(int)
+        strong, (top, left, bottom, right) = seeded(seed, image)
+        visible = np.ones((60, 60), bool)
+        visible[top:bottom, left:right] = False
+        assert np.abs(strong - expected)[visible].mean() < 3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
@@ -349,7 +349,7 @@ def test_bad_settings_are_refused_before_any_image(
     test_config, other_sets, overrides, problem, monkeypatch
 ):
     model = PixelCLIP(test_config)
-    monkeypatch.setattr(model, "inference", lambda _: pytest.fail("an image was evaluated"))
+    monkeypatch.setattr(model, "_scored_views", lambda _: pytest.fail("an image was evaluated"))
     test_config.merge_from_list(overrides)
     with pytest.raises((ValueError, FileNotFoundError), match=problem):
         Trainer.test(test_config, model)
@@ -384,3 +384,34 @@ def test_background_settings_without_a_background_class_are_said(tiny_config, ca
     tiny_config.DATASETS.TEST = ("voc_2012_21_test_sem_seg",)
     Benchmark(tiny_config)
     assert "no effect" not in caplog.text
+
+
+def test_label_maps_and_batches_change_no_result(test_config):
+    """Detectron2's evaluator of scores, one image at a time, against ours of labels in batches."""
+    torch.manual_seed(0)
+    model = PixelCLIP(test_config)
+    official = [SemSegEvaluator(name) for name in NAMES]
+    for evaluator in official:
+        evaluator._compute_boundary_iou = False
+    expected = Trainer.test(test_config, model, official)
+    test_config.TEST.IMS_PER_BATCH = 2
+    np.testing.assert_equal(Trainer.test(test_config, model), expected)
+
+
+def test_only_labels_are_made_where_only_labels_are_needed(test_config, monkeypatch):
+    model = PixelCLIP(test_config)
+    monkeypatch.setattr(model, "inference", lambda _: pytest.fail("all scores were made"))
+    test_config.DATASETS.TEST = NAMES[:1]
+    assert 0 <= Trainer.test(test_config, model)["sem_seg"]["mIoU"] <= 100
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_predictions_are_saved_when_asked_for(test_config, saves):
+    test_config.DATASETS.TEST = NAMES[:1]
+    test_config.TEST.SAVE_PREDICTIONS = saves
+    Trainer.test(test_config, PixelCLIP(test_config))
+    folder = Path(test_config.OUTPUT_DIR) / "inference" / NAMES[0]
+    assert folder.exists() == saves
+    if saves:
+        predictions = json.loads((folder / "sem_seg_predictions.json").read_text())
+        assert len({prediction["file_name"] for prediction in predictions}) == 3

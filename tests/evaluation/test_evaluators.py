@@ -102,3 +102,35 @@ def test_metadata_are_not_changed(labelled_sets, tmp_path):
     before = dict(MetadataCatalog.get(NAMES[0]).as_dict())
     build_evaluator(NAMES[0], str(tmp_path))
     assert MetadataCatalog.get(NAMES[0]).as_dict() == before
+
+
+def test_label_maps_count_as_their_scores_do(labelled_sets, tmp_path):
+    name = NAMES[0]
+    of_scores, of_labels = (build_evaluator(name, str(tmp_path)) for _ in range(2))
+    of_scores.reset()
+    of_labels.reset()
+    for record, label in zip(DatasetCatalog.get(name), labelled_sets[name], strict=True):
+        inputs = [{**record, "height": label.shape[0], "width": label.shape[1]}]
+        outputs = RandomSegmenter()(inputs)
+        of_scores.process(inputs, outputs)
+        labels = outputs[0]["sem_seg"].argmax(dim=0).to(torch.uint8)
+        of_labels.process(inputs, [{"labels": labels}])
+    np.testing.assert_equal(of_labels.evaluate(), of_scores.evaluate())
+    assert not list(tmp_path.glob("inference"))
+
+
+def test_a_label_file_of_another_size_is_named(labelled_sets, tmp_path):
+    evaluator = build_evaluator(NAMES[0], str(tmp_path))
+    evaluator.reset()
+    record = DatasetCatalog.get(NAMES[0])[0]
+    with pytest.raises(ValueError, match=r"_0\.png has \(20, 36\) .* has \(36, 20\)"):
+        evaluator.process([record], [{"labels": torch.zeros(36, 20, dtype=torch.uint8)}])
+
+
+def test_a_label_that_is_no_class_is_named(labelled_sets, tmp_path):
+    evaluator = build_evaluator(NAMES[0], str(tmp_path))
+    evaluator.reset()
+    record = DatasetCatalog.get(NAMES[0])[0]
+    Image.fromarray(np.full((20, 36), 77, np.uint8)).save(record["sem_seg_file_name"])
+    with pytest.raises(ValueError, match=r"_0\.png has the labels \[77\]"):
+        evaluator.process([record], [{"labels": torch.zeros(20, 36, dtype=torch.uint8)}])

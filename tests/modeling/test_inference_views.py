@@ -4,11 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from pixelclip.modeling import inference_views
+from pixelclip.modeling.bilinear_patch import Region
 from pixelclip.modeling.inference_views import (
     InferenceMode,
-    Region,
     View,
     batch_by_size,
+    label_views,
     make_views,
     merge_views,
     place_windows,
@@ -103,3 +105,78 @@ def test_batches_hold_one_size_each():
 def test_bad_modes_are_refused(arguments, problem):
     with pytest.raises(ValueError, match=problem):
         InferenceMode(**arguments)
+
+
+def make_scored_views(mode, classes, size=(90, 70), output=(200, 150), seed=0, spread=0.05):
+    generator = torch.Generator().manual_seed(seed)
+    views = make_views(torch.randn(3, *size), output, mode, (32, 32), 16)
+    # As the model makes them: the classes are neighbours in memory.
+    scores = [
+        (spread * torch.randn(13, 11, classes, generator=generator)).permute(2, 0, 1) for _ in views
+    ]
+    return views, scores, output
+
+
+MODES = [
+    InferenceMode(),
+    InferenceMode(flip=True),
+    InferenceMode("keep_aspect", flip=True),
+    InferenceMode("sliding_window", window_size=32, window_stride=20),
+    InferenceMode("sliding_window", window_size=40, window_stride=40, flip=True),
+]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: f"{mode.name}-{mode.flip}")
+@pytest.mark.parametrize("classes", [1, 2, 3, 5, 30])
+def test_labels_are_those_of_all_scores(mode, classes):
+    views, scores, output = make_scored_views(mode, classes)
+    expected = merge_views(views, scores, output).argmax(dim=0)
+    assert torch.equal(label_views(views, scores, output), expected)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: f"{mode.name}-{mode.flip}")
+def test_of_equal_classes_the_first_one_wins(mode):
+    views, scores, output = make_scored_views(mode, 6)
+    doubled = [of_view[[0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 5]] for of_view in scores]
+    labels = label_views(views, doubled, output)
+    assert torch.equal(labels, label_views(views, scores, output))
+    assert torch.equal(labels, merge_views(views, doubled, output).argmax(dim=0))
+    flat = [torch.zeros_like(of_view) for of_view in scores]
+    assert not label_views(views, flat, output).any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 40), st.integers(1, 300), st.integers(1, 300), st.integers(0, 99), st.booleans()
+)
+def test_labels_are_those_of_all_scores_at_any_size(classes, height, width, seed, is_rounded):
+    mode = InferenceMode(flip=bool(seed % 2))
+    views, scores, output = make_scored_views(mode, classes, output=(height, width), seed=seed)
+    if is_rounded:  # many ties
+        scores = [(of_view * 20).round() for of_view in scores]
+    expected = merge_views(views, scores, output).argmax(dim=0)
+    assert torch.equal(label_views(views, scores, output), expected)
+
+
+def test_scores_that_are_no_numbers_are_labelled_as_by_argmax():
+    views, scores, output = make_scored_views(InferenceMode(), 5)
+    scores[0][3, 4, 5] = float("nan")
+    expected = merge_views(views, scores, output).argmax(dim=0)
+    assert (expected == 3).any()
+    assert torch.equal(label_views(views, scores, output), expected)
+
+
+def test_few_classes_are_computed_where_few_can_win(monkeypatch):
+    views, scores, output = make_scored_views(InferenceMode(), 100)
+    scores[0][:90] -= 1.0
+    computed = []
+    resize = inference_views.resize_patch
+
+    def resize_and_count(maps, size, patch):
+        computed.append(len(maps))
+        return resize(maps, size, patch)
+
+    monkeypatch.setattr(inference_views, "resize_patch", resize_and_count)
+    label_views(views, scores, output)
+    assert len(computed) == 4
+    assert max(computed) <= 10

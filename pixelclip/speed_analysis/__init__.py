@@ -1,0 +1,1 @@
+"""How fast data, training and evaluation are, and what bounds them."""
