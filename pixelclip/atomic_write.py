@@ -1,7 +1,7 @@
 """Write files that are either whole or not there."""
 
 import contextlib
-import glob
+import functools
 import os
 import socket
 import uuid
@@ -19,9 +19,9 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[Any]]:
         OSError: the folder does not exist or cannot be written, or the disk is full.
     """
     folder, name = os.path.split(os.path.abspath(os.fspath(path)))
-    prefix = os.path.join(folder, f".{name}.{socket.gethostname()}-")
-    _remove_leftovers(prefix)
-    temporary = f"{prefix}{os.getpid()}-{uuid.uuid4().hex}.tmp"
+    prefix = f".{name}.{socket.gethostname()}-"
+    _remove_leftovers(folder, prefix)
+    temporary = os.path.join(folder, f"{prefix}{os.getpid()}-{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -34,13 +34,24 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[Any]]:
         raise
 
 
-def _remove_leftovers(prefix: str) -> None:
+def _remove_leftovers(folder: str, prefix: str) -> None:
     """Remove temporary files of this machine's processes that were killed while they wrote."""
-    for leftover in glob.glob(f"{glob.escape(prefix)}*.tmp"):
-        process = leftover[len(prefix) :].split("-")[0]
-        if process.isdigit() and not _is_running(int(process)):
+    for name in _temporary_files_before(folder):
+        process = name[len(prefix) :].split("-")[0]
+        if name.startswith(prefix) and process.isdigit() and not _is_running(int(process)):
             with contextlib.suppress(OSError):
-                os.unlink(leftover)
+                os.unlink(os.path.join(folder, name))
+
+
+@functools.cache
+def _temporary_files_before(folder: str) -> tuple[str, ...]:
+    """Names of the temporary files that lay in a folder when this process first wrote to it.
+
+    Listing the folder for every file would take longer the more files it holds.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return tuple(entry.name for entry in entries if entry.name.endswith(".tmp"))
+    return ()
 
 
 def _is_running(process: int) -> bool:

@@ -52,3 +52,14 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path):
         file.write(b"whole")
     assert path.read_bytes() == b"whole"
     assert sorted(os.listdir(tmp_path)) == ["file", "other"]
+
+
+def test_a_folder_is_listed_once_however_many_files_are_written(tmp_path, monkeypatch):
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    for number in range(20):
+        with atomic_writer(tmp_path / f"file{number}") as file:
+            file.write(b"content")
+    assert listed == [str(tmp_path)]
+    assert len(os.listdir(tmp_path)) == 20

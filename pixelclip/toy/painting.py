@@ -11,6 +11,8 @@ from pixelclip.toy.textures import TYPICAL_HUE, Size, Texture, shade, smooth_noi
 from pixelclip.toy.things import Part, Polygon, make_shape
 
 Mask = NDArray[np.bool_]
+# Rows and columns of a rectangle in the picture.
+Window = tuple[slice, slice]
 
 # Chance that a thing has its class's own patterns.
 TYPICAL_PATTERN = 0.75
@@ -19,33 +21,34 @@ TYPICAL_PATTERN = 0.75
 _OVERSAMPLING = 4
 
 
-def _plain(rng: np.random.Generator, size: Size) -> Texture:
-    return np.ones(size, np.float32)
+def _plain(rng: np.random.Generator, size: Size, window: Window) -> Texture:
+    return np.ones((1, 1), np.float32)
 
 
-def _stripes(rng: np.random.Generator, size: Size) -> Texture:
-    rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)
+def _stripes(rng: np.random.Generator, size: Size, window: Window) -> Texture:
+    rows, columns = np.mgrid[window].astype(np.float32)
     angle, period = rng.uniform(0, np.pi), rng.uniform(4, 8)
     along = rows * np.cos(angle) + columns * np.sin(angle)
     return (0.8 + 0.2 * np.sign(np.sin(along * 2 * np.pi / period))).astype(np.float32)
 
 
-def _speckles(rng: np.random.Generator, size: Size) -> Texture:
-    return (0.6 + 0.5 * smooth_noise(rng, size, 2, 2)).astype(np.float32)
+def _speckles(rng: np.random.Generator, size: Size, window: Window) -> Texture:
+    return (0.6 + 0.5 * smooth_noise(rng, size, 2, 2)[window]).astype(np.float32)
 
 
-def _grain(rng: np.random.Generator, size: Size) -> Texture:
-    return (0.65 + 0.45 * smooth_noise(rng, size, 12, 1.5)).astype(np.float32)
+def _grain(rng: np.random.Generator, size: Size, window: Window) -> Texture:
+    return (0.65 + 0.45 * smooth_noise(rng, size, 12, 1.5)[window]).astype(np.float32)
 
 
-def _bricks(rng: np.random.Generator, size: Size) -> Texture:
-    rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)
+def _bricks(rng: np.random.Generator, size: Size, window: Window) -> Texture:
+    rows, columns = np.mgrid[window].astype(np.float32)
     shifted = columns + 3.5 * (rows // 4 % 2)
     return np.where((rows % 4 < 1) | (shifted % 7 < 1), 0.75, 1.0).astype(np.float32)
 
 
-# Brightness of a part, as a factor (H, W) on its colour's.
-PATTERNS: dict[str, Callable[[np.random.Generator, Size], Texture]] = {
+# Brightness of a part in a window (h, w) of the picture, as a factor (h, w) on its colour's. The
+# random numbers are those of the whole picture, so that they do not depend on the window.
+PATTERNS: dict[str, Callable[[np.random.Generator, Size, Window], Texture]] = {
     "plain": _plain,
     "stripes": _stripes,
     "speckles": _speckles,
@@ -84,7 +87,7 @@ class Painting:
 
     def paint_stuff(self, name: str, texture: Texture, coverage: Texture) -> None:
         """Paint stuff of a texture (H, W, 3) where the coverage (H, W) in 0..1 says."""
-        self._paint(texture, coverage)
+        self._paint(texture, coverage, (slice(None), slice(None)))
         self._cover(coverage > 0.5)
         self.layers.append(Layer(name, coverage > 0.5, []))
 
@@ -104,9 +107,10 @@ class Painting:
         layer = Layer(name, np.zeros(self.size, bool), [])
         for part in shape:
             polygons = [polygon @ placement + centre for polygon in part.polygons]
-            coverage = draw_coverage(polygons, self.size)
-            self._paint(self._part_texture(rng, part), coverage)
-            is_seen = coverage > 0.5
+            coverage, window = draw_coverage(polygons, self.size)
+            self._paint(self._part_texture(rng, part, window), coverage, window)
+            is_seen = np.zeros(self.size, bool)
+            is_seen[window] = coverage > 0.5
             for mask in layer.parts:
                 mask &= ~is_seen
             layer.parts.append(is_seen)
@@ -114,13 +118,15 @@ class Painting:
         self._cover(layer.mask)
         self.layers.append(layer)
 
-    def _part_texture(self, rng: np.random.Generator, part: Part) -> Texture:
+    def _part_texture(self, rng: np.random.Generator, part: Part, window: Window) -> Texture:
         hue, saturation, brightness = part.colour
-        light = 1 + 0.15 * (smooth_noise(rng, self.size, 30, 30) - 0.5)
-        return shade(hue, saturation, brightness * light * PATTERNS[part.pattern](rng, self.size))
+        light = 1 + 0.15 * (smooth_noise(rng, self.size, 30, 30)[window] - 0.5)
+        pattern = PATTERNS[part.pattern](rng, self.size, window)
+        return shade(hue, saturation, brightness * light * pattern)
 
-    def _paint(self, texture: Texture, coverage: Texture) -> None:
-        self.pixels += (texture - self.pixels) * coverage[..., None]
+    def _paint(self, texture: Texture, coverage: Texture, window: Window) -> None:
+        seen = self.pixels[window]
+        seen += (texture - seen) * coverage[..., None]
 
     def _cover(self, mask: Mask) -> None:
         """Take pixels away from what was painted before."""
@@ -138,14 +144,32 @@ class Painting:
         return (np.clip(noisy, 0, 1) * 255).astype(np.uint8)
 
 
-def draw_coverage(polygons: list[Polygon], size: Size) -> Texture:
-    """Share (H, W) in 0..1 of each pixel that the union of polygons (n, 2) covers."""
+def draw_coverage(polygons: list[Polygon], size: Size) -> tuple[Texture, Window]:
+    """Draw the union of polygons (n, 2) with smooth edges.
+
+    Returns:
+        The share (h, w) in 0..1 of each pixel that it covers, inside the smallest window of the
+        picture that holds it, and that window; an empty one where nothing is to be seen.
+    """
     height, width = size
     canvas = Image.new("L", (width * _OVERSAMPLING, height * _OVERSAMPLING))
     draw = ImageDraw.Draw(canvas)
     for polygon in polygons:
-        draw.polygon([tuple(corner) for corner in polygon * _OVERSAMPLING], fill=255)
-    return np.asarray(canvas.reduce(_OVERSAMPLING), np.float32) / 255
+        # (n, 2) -> x, y, x, y, ...
+        draw.polygon((polygon * _OVERSAMPLING).ravel().tolist(), fill=255)
+    left, top, right, bottom = canvas.getbbox() or (0, 0, 0, 0)
+    window = (_to_pixels(top, bottom), _to_pixels(left, right))
+    if right == 0:
+        return np.zeros((0, 0), np.float32), window
+    rows, columns = window
+    box = (columns.start, rows.start, columns.stop, rows.stop)
+    reduced = canvas.reduce(_OVERSAMPLING, tuple(side * _OVERSAMPLING for side in box))
+    return np.asarray(reduced, np.float32) / 255, window
+
+
+def _to_pixels(start: int, stop: int) -> slice:
+    """The picture's pixels that a stretch of the oversampled canvas touches."""
+    return slice(start // _OVERSAMPLING, -(-stop // _OVERSAMPLING))
 
 
 def _random_placement(rng: np.random.Generator, extent: float) -> NDArray[np.float64]:

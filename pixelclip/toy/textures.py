@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.spatial import KDTree
 
 Texture = NDArray[np.floating[Any]]
 Size = tuple[int, int]
@@ -108,10 +109,10 @@ def _stone(rng: np.random.Generator, size: Size, hue: float) -> Texture:
     spacing = rng.uniform(8, 14)
     count = max(3, round(size[0] * size[1] / spacing**2))
     centres = rng.random((count, 2)) * size
-    squared = (rows[..., None] - centres[:, 0]) ** 2 + (columns[..., None] - centres[:, 1]) ** 2
-    nearest = np.sqrt(np.partition(squared, 1, axis=-1)[..., :2])
-    joint = (nearest[..., 1] - nearest[..., 0]) < 1.6
-    tone = rng.uniform(0.4, 0.75, count).astype(np.float32)[squared.argmin(-1)]
+    # (H, W, 2) each: the nearest and the second nearest centre
+    distances, nearest = KDTree(centres).query(np.stack([rows, columns], axis=-1), k=2)
+    joint = (distances[..., 1] - distances[..., 0]) < 1.6
+    tone = rng.uniform(0.4, 0.75, count).astype(np.float32)[nearest[..., 0]]
     speckle = 0.12 * (rng.random(size, dtype=np.float32) - 0.5)
     values = np.where(joint, 0.25, tone + speckle).astype(np.float32)
     return shade(hue, rng.uniform(0.02, 0.15), values)

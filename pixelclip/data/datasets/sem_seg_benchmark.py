@@ -44,6 +44,7 @@ class SemSegBenchmark:
         image_list: text file below the root with one image name per line, without suffix;
             None where the test set is every image of the folder.
         has_prepared_list: whether that command makes the image list, too.
+        has_prepared_images: whether it makes the images, too.
         image_suffixes: ends of the images' file names, upper or lower case.
         label_suffix: end of the label PNGs' file names.
         ignore_label: value (0..255) of the pixels that do not count.
@@ -59,6 +60,7 @@ class SemSegBenchmark:
     prepare_template: str | None
     image_list: str | None = None
     has_prepared_list: bool = False
+    has_prepared_images: bool = False
     image_suffixes: tuple[str, ...] = (".jpg",)
     label_suffix: str = ".png"
     ignore_label: int = IGNORE_LABEL
@@ -314,7 +316,7 @@ def format_command(template: str, root: Path) -> str:
 
 def _require_published(benchmark: SemSegBenchmark, root: Path) -> None:
     """Require what the download holds."""
-    paths = [benchmark.image_folder]
+    paths = [] if benchmark.has_prepared_images else [benchmark.image_folder]
     if benchmark.image_list is not None and not benchmark.has_prepared_list:
         paths.append(benchmark.image_list)
     require_layout(benchmark.name, root, paths)
@@ -323,12 +325,14 @@ def _require_published(benchmark: SemSegBenchmark, root: Path) -> None:
 def _require_prepared(benchmark: SemSegBenchmark, root: Path) -> None:
     """Require what the prepare command makes."""
     prepared = [benchmark.label_folder]
+    if benchmark.has_prepared_images:
+        prepared.insert(0, benchmark.image_folder)
     if benchmark.image_list is not None and benchmark.has_prepared_list:
         prepared.append(benchmark.image_list)
     for path in prepared:
         if not (root / path).exists():
             raise FileNotFoundError(
-                f"{benchmark.name}: no prepared labels, looked for {(root / path).absolute()}. "
+                f"{benchmark.name} is not prepared, looked for {(root / path).absolute()}. "
                 f"{_mend_labels(benchmark, root)}"
             )
 

@@ -27,6 +27,7 @@ TOY_SCENES_VAL, TOY_SCENES_TEST = (
         image_folder=f"{FOLDER}/{split.name}/images",
         label_folder=f"{FOLDER}/{split.name}/labels",
         prepare_template=_PREPARE_TEMPLATE,
+        has_prepared_images=True,
     )
     for split in SPLITS
     if split.has_labels
