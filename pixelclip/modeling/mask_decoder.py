@@ -1,7 +1,18 @@
-"""The small decoder that sharpens similarity maps during training; inference does without it."""
+"""The small decoder that sharpens similarity maps during training; inference does without it.
+
+Shapes: n maps of h x w.
+
+A transposed convolution and the convolution behind it have no non-linearity between them: together
+they are one transposed convolution of stride 2 with a 4x4 kernel, which needs no features at the
+doubled resolution in between. The first convolution, which sees one channel, goes into it too:
+what it makes of a map is linear in ten numbers per position, the nine neighbours and a one (for the
+bias; outside of the map there are zeros). The combined kernels are computed from the parameters in
+each call, so that parameters, their gradients and checkpoints are those of the plain layers.
+"""
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 
@@ -25,8 +36,54 @@ class MaskDecoder(nn.Module):
 
     def forward(self, similarity: Tensor) -> Tensor:
         """Decode similarity maps (n, 1, h, w) to mask logits (n, 1, 4h, 4w)."""
-        features = self.conv1(self.up1(self.conv0(similarity)))  # (n, 64, 2h, 2w)
-        return self.proj(self.conv2(self.up2(features)))
+        features = self.conv1[1:](self._first_upsampling(similarity))  # (n, 64, 2h, 2w)
+        return self.proj(self.conv2[1:](self._second_upsampling(features)))
+
+    def _first_upsampling(self, similarity: Tensor) -> Tensor:
+        """``conv1[0](up1(conv0(similarity)))``, (n, 64, 2h, 2w)."""
+        count, _, height, width = similarity.shape
+        # (n, 1, h, w) -> (n, 9, h*w) -> (n, 9, h, w), then (n, 10, h, w)
+        neighbours = F.unfold(similarity, 3, padding=1).view(count, 9, height, width)
+        inputs = torch.cat([neighbours, torch.ones_like(similarity)], dim=1)
+        with _full_precision(similarity):
+            assert self.conv0.bias is not None and self.up1.bias is not None
+            per_input = torch.cat([self.conv0.weight.flatten(1), self.conv0.bias[:, None]], dim=1)
+            kernel = torch.einsum("ki,kmyx->imyx", per_input, self.up1.weight)  # (10, 64, 2, 2)
+            bias = F.pad(self.up1.bias.expand(1, -1), (0, 0, 9, 0))  # (10, 64)
+            kernel = _join_kernels(kernel + bias[:, :, None, None], self.conv1[0].weight)
+        return F.conv_transpose2d(inputs, kernel, stride=2, padding=1)
+
+    def _second_upsampling(self, features: Tensor) -> Tensor:
+        """``conv2[0](up2(features))``, (n, 32, 4h, 4w)."""
+        with _full_precision(features):
+            assert self.up2.bias is not None
+            kernel = _join_kernels(self.up2.weight, self.conv2[0].weight)
+            bias = self.up2.bias[None, :, None, None].expand(1, -1, 2, 2)
+            bias_kernel = _join_kernels(bias, self.conv2[0].weight)
+            one = features.new_ones((1, 1, *features.shape[-2:]), dtype=bias.dtype)
+            # (1, 32, 4h, 4w); it differs at the border, where the convolution pads with zeros
+            offset = F.conv_transpose2d(one, bias_kernel, stride=2, padding=1)
+        upsampled = F.conv_transpose2d(features, kernel, stride=2, padding=1)
+        return upsampled.add_(offset.to(upsampled.dtype))
+
+
+def _join_kernels(upsampling: Tensor, convolution: Tensor) -> Tensor:
+    """Kernel of a transposed convolution followed by a 3x3 convolution with padding 1.
+
+    Args:
+        upsampling: (in, middle, 2, 2), of stride 2.
+        convolution: (out, middle, 3, 3).
+
+    Returns:
+        (in, out, 4, 4), of a transposed convolution with stride 2 and padding 1.
+    """
+    # A transposed convolution's kernel is its response to a single one; so is the composition's.
+    return F.conv2d(upsampling, convolution, padding=2)
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    """Kernels are joined in the parameters' precision, and rounded once, by the convolution."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _double_conv(channels: int, groups: int) -> nn.Sequential:
