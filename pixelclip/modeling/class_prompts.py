@@ -30,7 +30,6 @@ class ClassPrompts(nn.Module):
 
     tokens: nn.Parameter
     template_ids: Tensor
-    slots: Tensor
 
     def __init__(
         self,
@@ -46,9 +45,11 @@ class ClassPrompts(nn.Module):
                 "be at least 1."
             )
         tokenized = [_tokenize_template(text_encoder, t, prompt_length) for t in templates]
-        template_ids, slots = (torch.stack(tensors) for tensors in zip(*tokenized, strict=True))
+        template_ids = torch.stack([ids for ids, _ in tokenized])
         self.register_buffer("template_ids", template_ids, persistent=False)  # (T, context)
-        self.register_buffer("slots", slots, persistent=False)  # (T, L)
+        # First slot, and number of tokens including the end token, as numbers: asking a GPU waits.
+        lengths = (find_end_positions(template_ids) + 1).tolist()
+        self._spans = [(slot, length) for (_, slot), length in zip(tokenized, lengths, strict=True)]
         vocabulary_size = text_encoder.token_embedding.num_embeddings
         random_ids = torch.randint(vocabulary_size, (num_clusters, prompt_length))
         self.tokens = nn.Parameter(text_encoder.embed_tokens(random_ids).detach().clone())
@@ -60,26 +61,26 @@ class ClassPrompts(nn.Module):
         mean of the normalised embeddings.
         """
         embeddings = [
-            self._encode(text_encoder, ids, slots)
-            for ids, slots in zip(self.template_ids, self.slots, strict=True)
+            self._encode(text_encoder, ids[:length], first_slot)
+            for ids, (first_slot, length) in zip(self.template_ids, self._spans, strict=True)
         ]
         if len(embeddings) == 1:
             return embeddings[0]
         return F.normalize(torch.stack(embeddings), dim=-1).mean(dim=0)
 
-    def _encode(self, text_encoder: TextEncoder, template_ids: Tensor, slots: Tensor) -> Tensor:
-        """Embeddings (K, d) in the template of token ids (context,) with slots (L,)."""
-        template = text_encoder.embed_tokens(template_ids)  # (context, width)
-        template = template.to(self.tokens.dtype).expand(len(self.tokens), -1, -1)
-        prompts = template.index_copy(1, slots, self.tokens)  # (K, context, width)
-        end = find_end_positions(template_ids[None]).expand(len(prompts))  # (K,)
-        return text_encoder.encode_embeddings(prompts, end)
+    def _encode(self, text_encoder: TextEncoder, template_ids: Tensor, first_slot: int) -> Tensor:
+        """Embeddings (K, d) in the template of token ids (tokens,), the last its end token."""
+        template = text_encoder.embed_tokens(template_ids).to(self.tokens.dtype)  # (tokens, width)
+        clusters, length, _ = self.tokens.shape
+        suffix = template[first_slot + length :].expand(clusters, -1, -1)
+        prompts = torch.cat([self.tokens, suffix], dim=1)  # (K, L + suffix, width)
+        return text_encoder.encode_continuations(template[:first_slot], prompts)
 
 
 def _tokenize_template(
     text_encoder: TextEncoder, template: str, prompt_length: int
-) -> tuple[Tensor, Tensor]:
-    """Token ids (context,) of the template with L placeholders, and their positions (L,)."""
+) -> tuple[Tensor, int]:
+    """Token ids (context,) of the template with L placeholders, and where the first one stands."""
     if template.count("{}") != 1:
         raise ValueError(
             f"The prompt template {template!r} must hold exactly one {{}}, the place of the "
@@ -92,4 +93,4 @@ def _tokenize_template(
         ids = text_encoder.tokenize([filled])[0]
     except ValueError as error:
         raise ValueError(f"{error} Or lower PROMPT_LENGTH, which is {prompt_length}.") from error
-    return ids, torch.nonzero(ids == placeholder).flatten()
+    return ids, int((ids == placeholder).int().argmax())

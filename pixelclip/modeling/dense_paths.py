@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixelclip.modeling.transformer_block import join_heads, run_block, run_mlp, split_heads
+
 # block, tokens (B, T, D), patch grid (h, w) -> tokens (B, T, D)
 DensePath = Callable[[Any, Tensor, tuple[int, int]], Tensor]
 
@@ -25,7 +27,7 @@ def pixelclip(block: Any, tokens: Tensor, _grid: tuple[int, int]) -> Tensor:
     Source: PixelCLIP, section 3.3.
     """
     values = block.ls_1(_project_values(block, tokens)) + tokens[:, :1]
-    return values + block.ls_2(block.mlp(block.ln_2(values)))
+    return values + block.ls_2(run_mlp(block, values))
 
 
 def plain(block: Any, tokens: Tensor, _grid: tuple[int, int]) -> Tensor:
@@ -40,23 +42,23 @@ def maskclip(block: Any, tokens: Tensor, _grid: tuple[int, int]) -> Tensor:
 
 def sclip(block: Any, tokens: Tensor, _grid: tuple[int, int]) -> Tensor:
     """Query-query plus key-key attention, residual and MLP kept. Source: SCLIP, section 3.2."""
-    queries, keys, values = _split_heads(block, tokens)
+    queries, keys, values = split_heads(block, tokens)
     weights = _self_similarity(queries).softmax(-1) + _self_similarity(keys).softmax(-1)
-    attended = tokens + block.ls_1(_join_heads(block, weights @ values))
-    return attended + block.ls_2(block.mlp(block.ln_2(attended)))
+    attended = tokens + block.ls_1(join_heads(block, weights @ values))
+    return attended + block.ls_2(run_mlp(block, attended))
 
 
 def clearclip(block: Any, tokens: Tensor, _grid: tuple[int, int]) -> Tensor:
     """Query-query attention, neither residual nor MLP. Source: ClearCLIP, section 3.3."""
-    queries, _, values = _split_heads(block, tokens)
-    return _join_heads(block, _self_similarity(queries).softmax(-1) @ values)
+    queries, _, values = split_heads(block, tokens)
+    return join_heads(block, _self_similarity(queries).softmax(-1) @ values)
 
 
 def naclip(block: Any, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Key-key attention that prefers neighbours, neither residual nor MLP. Source: NACLIP, 3.2."""
-    _, keys, values = _split_heads(block, tokens)
+    _, keys, values = split_heads(block, tokens)
     similarity = _self_similarity(keys) + _neighbourhood(grid).to(keys)
-    return _join_heads(block, similarity.softmax(-1) @ values)
+    return join_heads(block, similarity.softmax(-1) @ values)
 
 
 DENSE_PATHS: dict[str, DensePath] = {
@@ -77,13 +79,6 @@ def get_dense_path(name: str) -> DensePath:
     return DENSE_PATHS[name]
 
 
-def run_block(block: Any, tokens: Tensor) -> Tensor:
-    """Run one of open_clip's residual attention blocks on (B, T, D); older ones want (T, B, D)."""
-    if block.attn.batch_first:
-        return block(tokens)
-    return block(tokens.transpose(0, 1)).transpose(0, 1)
-
-
 def _project_values(block: Any, tokens: Tensor) -> Tensor:
     """The attention's output (B, T, D) if every token attended to itself only."""
     attention, width = block.attn, tokens.shape[-1]
@@ -91,24 +86,9 @@ def _project_values(block: Any, tokens: Tensor) -> Tensor:
     return attention.out_proj(F.linear(block.ln_1(tokens), weight, bias))
 
 
-def _split_heads(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (B, H, T, Dh) of the normalised tokens."""
-    attention = block.attn
-    projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
-    # (B, T, 3*D) -> (B, T, 3, H, Dh) -> (3, B, H, T, Dh)
-    heads = projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    queries, keys, values = heads.unbind(0)
-    return queries, keys, values
-
-
 def _self_similarity(vectors: Tensor) -> Tensor:
     """Scaled dot products (B, H, T, T) of vectors (B, H, T, Dh) with each other."""
     return vectors @ vectors.transpose(-1, -2) / math.sqrt(vectors.shape[-1])
-
-
-def _join_heads(block: Any, attended: Tensor) -> Tensor:
-    """Output projection (B, T, D) of what the heads attended to, (B, H, T, Dh)."""
-    return block.attn.out_proj(attended.transpose(1, 2).flatten(2))  # (B, T, H*Dh)
 
 
 def _neighbourhood(grid: tuple[int, int]) -> Tensor:

@@ -3,6 +3,7 @@
 Shapes: B images, H x W pixels, h x w patches, d the width of CLIP's joint embedding space.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,9 +14,14 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pixelclip.modeling.clip_loader import load_clip
-from pixelclip.modeling.dense_paths import DensePath, get_dense_path, pixelclip, run_block
+from pixelclip.modeling.dense_paths import DensePath, get_dense_path, pixelclip
+from pixelclip.modeling.transformer_block import run_block
+
+# A function, and its arguments.
+Run = Callable[..., Tensor]
 
 
 class DenseImageEncoder(nn.Module):
@@ -27,6 +33,8 @@ class DenseImageEncoder(nn.Module):
         visual: ``model.visual`` of an open_clip model: a ViT with a class token, or a ConvNeXt.
         dense_path: name of a way through a ViT's last block, see ``dense_paths.py``; a ConvNeXt
             has "pixelclip" only.
+        activation_checkpointing: keep the blocks' inputs only, and compute the blocks again in the
+            backward pass.
 
     Raises:
         ValueError: the tower is of a kind whose dense features are not defined here, or has no
@@ -35,11 +43,17 @@ class DenseImageEncoder(nn.Module):
 
     visual: Any
 
-    def __init__(self, visual: nn.Module, dense_path: str = "pixelclip") -> None:
+    def __init__(
+        self,
+        visual: nn.Module,
+        dense_path: str = "pixelclip",
+        activation_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         _check_supported(visual)
         self.visual = visual
         self.dense_path = get_dense_path(dense_path)
+        self.run: Run = _run_and_forget if activation_checkpointing else _run
         if dense_path != "pixelclip" and not isinstance(visual, VisionTransformer):
             raise ValueError(
                 f"MODEL.CLIP.DENSE_PATH is {dense_path!r}, a path through a ViT's last block; this "
@@ -66,12 +80,26 @@ class DenseImageEncoder(nn.Module):
         H and W must be multiples of ``stride``. Source: paper section 3.3.
         """
         if isinstance(self.visual, VisionTransformer):
-            return encode_dense_vit(self.visual, images, self.dense_path)
-        return encode_dense_convnext(self.visual, images)
+            return encode_dense_vit(self.visual, images, self.dense_path, self.run)
+        return encode_dense_convnext(self.visual, images, self.run)
+
+
+def _run(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    return function(*arguments)
+
+
+def _run_and_forget(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """Run without keeping intermediate results, to run again in the backward pass."""
+    if not torch.is_grad_enabled():
+        return function(*arguments)
+    return checkpoint(function, *arguments, use_reentrant=False)
 
 
 def encode_dense_vit(
-    visual: VisionTransformer, images: Tensor, dense_path: DensePath = pixelclip
+    visual: VisionTransformer,
+    images: Tensor,
+    dense_path: DensePath = pixelclip,
+    run: Run = _run,
 ) -> Tensor:
     """Dense features of a CLIP ViT: every block but the last unchanged, then a dense path.
 
@@ -79,6 +107,7 @@ def encode_dense_vit(
         visual: open_clip's vision transformer.
         images: (B, 3, H, W), normalised.
         dense_path: replaces the last block, whose attention mixes the patches for the class token.
+        run: calls a block's function with its arguments.
 
     Returns:
         (B, h, w, d) in the joint space, not L2-normalised.
@@ -88,26 +117,35 @@ def encode_dense_vit(
     patches = patches.reshape(batch, width, rows * columns).transpose(1, 2)  # (B, h*w, width)
     class_token = visual.class_embedding.to(patches.dtype).expand(batch, 1, -1)
     tokens = torch.cat([class_token, patches], dim=1)  # (B, 1 + h*w, width)
-    tokens = tokens + resize_positional_embedding(visual, rows, columns).to(tokens.dtype)
+    # Under autocast, patches have 16 bits; the sum of the blocks' outputs keeps the parameters' 32.
+    tokens = tokens + resize_positional_embedding(visual, rows, columns)
     tokens = visual.ln_pre(visual.patch_dropout(tokens))
     for block in visual.transformer.resblocks[:-1]:
-        tokens = run_block(block, tokens)
-    tokens = dense_path(visual.transformer.resblocks[-1], tokens, (rows, columns))
-    features = visual.ln_post(tokens[:, 1:]) @ visual.proj
+        tokens = run(run_block, block, tokens)
+    tokens = run(dense_path, visual.transformer.resblocks[-1], tokens, (rows, columns))
+    with torch.autocast(images.device.type, enabled=False):
+        features = visual.ln_post(tokens[:, 1:].to(visual.proj.dtype)) @ visual.proj
     return features.reshape(batch, rows, columns, -1)  # (B, h, w, d)
 
 
-def encode_dense_convnext(visual: TimmModel, images: Tensor) -> Tensor:
+def encode_dense_convnext(visual: TimmModel, images: Tensor, run: Run = _run) -> Tensor:
     """Dense features of a CLIP ConvNeXt: its norm and projection applied at every position.
 
     Args:
         visual: open_clip's wrapper of a timm ConvNeXt.
         images: (B, 3, H, W), normalised.
+        run: calls a block's function with its arguments.
 
     Returns:
         (B, h, w, d) in the joint space, not L2-normalised.
     """
-    features = visual.trunk.head.norm(visual.trunk.forward_features(images))  # (B, width, h, w)
+    trunk = visual.trunk
+    features = trunk.stem(images)
+    for stage in trunk.stages:
+        features = stage.downsample(features)
+        for block in stage.blocks:
+            features = run(block, features)
+    features = trunk.head.norm(trunk.norm_pre(features))  # (B, width, h, w)
     return visual.head(features.permute(0, 2, 3, 1))  # (B, h, w, d)
 
 

@@ -6,6 +6,13 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from pixelclip.modeling.transformer_block import (
+    is_plain,
+    run_block,
+    run_causal_block,
+    split_heads,
+)
+
 
 class TextEncoder(nn.Module):
     """The text tower of an open_clip CLIP; none of its parameters trains.
@@ -17,8 +24,6 @@ class TextEncoder(nn.Module):
         tokenizer: what its text tower was trained with; CLIP's own by default.
     """
 
-    attn_mask: Tensor
-
     def __init__(
         self, clip: open_clip.CLIP, tokenizer: open_clip.SimpleTokenizer | None = None
     ) -> None:
@@ -28,12 +33,16 @@ class TextEncoder(nn.Module):
                 f"The text encoder pools by {clip.text_pool_type!r}; only CLIP's own pooling at "
                 "the end token ('argmax') is supported."
             )
+        if clip.attn_mask is None or not all(map(is_plain, clip.transformer.resblocks)):
+            raise ValueError(
+                "The text encoder is not CLIP's own: its attention is not causal, or its blocks "
+                "are of another kind. Choose another MODEL.CLIP.ARCH, such as ViT-B-16-quickgelu."
+            )
         self.token_embedding = clip.token_embedding
         self.positional_embedding = clip.positional_embedding
         self.transformer = clip.transformer
         self.ln_final = clip.ln_final
         self.text_projection = clip.text_projection
-        self.register_buffer("attn_mask", clip.attn_mask, persistent=False)
         self.context_length = int(clip.context_length)
         self._tokenizer = tokenizer or open_clip.SimpleTokenizer()
         self.requires_grad_(False)
@@ -84,12 +93,40 @@ class TextEncoder(nn.Module):
         """
         length = int(end_positions.max()) + 1
         tokens = embeddings[:, :length] + self.positional_embedding[:length]
-        tokens = self.transformer(tokens, attn_mask=self.attn_mask[:length, :length])
-        tokens = self.ln_final(tokens)  # (n, length, width)
+        for block in self.transformer.resblocks:
+            tokens = run_block(block, tokens, is_causal=True)
+        return self._pool(tokens, end_positions)
+
+    def encode_continuations(self, prefix: Tensor, continuations: Tensor) -> Tensor:
+        """Encode prompts that begin with the same tokens, whose encoding they share.
+
+        Attention is causal, so what follows does not matter to the prefix.
+
+        Args:
+            prefix: (p, width) token embeddings, at least one.
+            continuations: (n, tokens, width), the last of each its end token.
+
+        Returns:
+            (n, d) in the joint space, not L2-normalised.
+        """
+        start, length = len(prefix), continuations.shape[1]
+        before = prefix[None] + self.positional_embedding[:start]  # (1, p, width)
+        tokens = continuations + self.positional_embedding[start : start + length]
+        for block in self.transformer.resblocks:
+            _, keys, values = split_heads(block, before)
+            tokens = run_causal_block(block, tokens, (keys, values))
+            before = run_block(block, before, is_causal=True)
+        ends = torch.full((len(tokens),), length - 1, device=tokens.device)
+        return self._pool(tokens, ends)
+
+    def _pool(self, tokens: Tensor, end_positions: Tensor) -> Tensor:
+        """Project the encoded end tokens of (n, tokens, width) to (n, d)."""
         ends = tokens[torch.arange(len(tokens), device=tokens.device), end_positions]  # (n, width)
-        if isinstance(self.text_projection, nn.Linear):
-            return self.text_projection(ends)
-        return ends @ self.text_projection
+        with torch.autocast(tokens.device.type, enabled=False):
+            ends = self.ln_final(ends.to(self.positional_embedding.dtype))
+            if isinstance(self.text_projection, nn.Linear):
+                return self.text_projection(ends)
+            return ends @ self.text_projection
 
     def forward(self, ids: Tensor) -> Tensor:
         """Encode token ids (n, context length) to (n, d), not L2-normalised."""

@@ -112,3 +112,41 @@ def test_backbone_output_shape_is_true(tiny_config):
 def build_backbone_of(cfg, build_backbone):
     cfg.MODEL.BACKBONE.NAME = "build_clip_backbone"
     return build_backbone(cfg)
+
+
+@pytest.mark.parametrize("kind", ["vit", "convnext"])
+def test_activation_checkpointing_changes_neither_values_nor_gradients(request, kind):
+    torch.manual_seed(0)
+    visual = load_clip(request.getfixturevalue(f"tiny_{kind}_json"), "").visual.train()
+    images = torch.randn(2, 3, 64, 64)
+    results, parameters = [], list(visual.parameters())
+    for activation_checkpointing in (False, True):
+        torch.manual_seed(1)  # of the ConvNeXt's stochastic depth
+        encoder = DenseImageEncoder(visual, activation_checkpointing=activation_checkpointing)
+        features = encoder(images)
+        gradients = torch.autograd.grad(features.square().sum(), parameters, allow_unused=True)
+        results.append((features, [g for g in gradients if g is not None]))
+    torch.testing.assert_close(*results)
+
+
+def test_activation_checkpointing_keeps_less(tiny_vit_json):
+    visual = load_clip(tiny_vit_json, "").visual
+    kept = []
+    for activation_checkpointing in (False, True):
+        encoder = DenseImageEncoder(visual, activation_checkpointing=activation_checkpointing)
+        sizes = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.numel()), lambda _: None
+        )
+        with hooks:
+            encoder(torch.randn(2, 3, 64, 64))
+        kept.append(sum(sizes))
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_convnext_equals_timms_own_forward(tiny_convnext_json):
+    visual = load_clip(tiny_convnext_json, "").visual.eval()
+    images = torch.randn(1, 3, 64, 96)
+    features = visual.trunk.head.norm(visual.trunk.forward_features(images))
+    expected = visual.head(features.permute(0, 2, 3, 1))
+    torch.testing.assert_close(DenseImageEncoder(visual)(images), expected)
