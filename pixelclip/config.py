@@ -26,12 +26,22 @@ def add_pixelclip_config(cfg: CfgNode) -> None:
     # Decode a training JPEG at 1/2, 1/4 or 1/8 of its sides where its crop then still has at least
     # MODEL.CLIP.RESOLUTION pixels: faster, but the pixels differ a little.
     cfg.INPUT.REDUCED_JPEG_DECODING = False
+    # Compile the image encoders and the mask decoder with torch.compile (needs a C++ compiler).
+    cfg.MODEL.COMPILE = False
+    _add_solver_config(cfg.SOLVER)
+
+
+def _add_solver_config(node: CfgNode) -> None:
     # Learning rate of the image encoder, as a multiple of SOLVER.BASE_LR.
-    cfg.SOLVER.CLIP_MULTIPLIER = 0.01
+    node.CLIP_MULTIPLIER = 0.01
     # Learning rate of the class prompts, as a multiple of SOLVER.BASE_LR.
-    cfg.SOLVER.PROMPT_MULTIPLIER = 10.0
+    node.PROMPT_MULTIPLIER = 10.0
     # Learning rate at which the cosine schedule ends (Detectron2 0.5 has no such key).
-    cfg.SOLVER.BASE_LR_END = 1e-4
+    node.BASE_LR_END = 1e-4
+    # Number of parts in which a process's images go through the model, one after the other.
+    node.ACCUMULATION_STEPS = 1
+    # Number format with SOLVER.AMP.ENABLED: "bfloat16", or on GPUs "float16" with scaled gradients.
+    node.AMP.PRECISION = "bfloat16"
 
 
 def _clip_config() -> CfgNode:
@@ -47,6 +57,9 @@ def _clip_config() -> CfgNode:
     # Way through a ViT's last block: "pixelclip", or a training-free one: "plain", "maskclip",
     # "sclip", "clearclip", "naclip".
     node.DENSE_PATH = "pixelclip"
+    # Keep only the blocks' inputs for the backward pass and compute the blocks again in it: less
+    # memory for about a third more time in the image encoder.
+    node.ACTIVATION_CHECKPOINTING = False
     return node
 
 

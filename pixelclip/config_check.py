@@ -11,13 +11,16 @@ from pixelclip.modeling.clip_loader import load_clip_config
 from pixelclip.modeling.finetune_policy import FINETUNE_POLICIES
 from pixelclip.modeling.prompt_templates import get_prompt_templates
 
+PRECISIONS = ("float16", "bfloat16")
+
 
 def check_run_config(cfg: CfgNode) -> None:
     """Refuse what a training or evaluation would only stumble over after work was done.
 
     Raises:
         ValueError: an unknown architecture, template set or data set, no iterations, no images in a
-            test batch, AMP on the CPU, or as :func:`check_model_config` raises.
+            test batch, an unknown precision or float16 on the CPU, or as
+            :func:`check_model_config` raises.
         FileNotFoundError: ``MODEL.WEIGHTS`` does not exist.
     """
     load_clip_config(cfg.MODEL.CLIP.ARCH)
@@ -30,9 +33,31 @@ def check_run_config(cfg: CfgNode) -> None:
         raise FileNotFoundError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} does not exist.")
     get_prompt_templates(cfg.MODEL.PIXELCLIP.TEST_TEMPLATES)
     _check_datasets_are_registered((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+    _check_precision(cfg)
+
+
+def check_batch_split(cfg: CfgNode, num_processes: int) -> None:
+    """Refuse a batch that cannot be divided into equal parts.
+
+    Raises:
+        ValueError: ``SOLVER.ACCUMULATION_STEPS`` is below 1, or does not divide the number of
+            images of a process.
+    """
+    steps, images = cfg.SOLVER.ACCUMULATION_STEPS, cfg.SOLVER.IMS_PER_BATCH
+    if steps < 1 or images % (steps * num_processes):
         raise ValueError(
-            "SOLVER.AMP.ENABLED needs a GPU, and MODEL.DEVICE is 'cpu': set it to False."
+            f"SOLVER.ACCUMULATION_STEPS is {steps} and SOLVER.IMS_PER_BATCH {images}, on "
+            f"{num_processes} processes; the steps must divide each process's images."
+        )
+
+
+def _check_precision(cfg: CfgNode) -> None:
+    node = cfg.SOLVER.AMP
+    check_choice("SOLVER.AMP.PRECISION", node.PRECISION, PRECISIONS)
+    if node.ENABLED and node.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
+        raise ValueError(
+            "SOLVER.AMP.PRECISION is 'float16', which needs a GPU, and MODEL.DEVICE is 'cpu': "
+            "choose 'bfloat16'."
         )
 
 

@@ -1,19 +1,75 @@
-"""Sums over the processes of a distributed run."""
+"""What the processes of a distributed run tell each other in a training step, beside gradients."""
+
+from typing import NamedTuple
 
 import torch
 import torch.distributed
 from detectron2.utils import comm
 from torch import Tensor
 
+# A packet begins with two int64 in the place of four float32.
+_HEADER = 4
 
-@torch.no_grad()
-def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Return the sum of ``tensor`` over all processes; the tensor itself when there is only one.
 
-    Every process must call it, with the same shape and dtype. No gradient flows through it.
+class SharedRows(NamedTuple):
+    """What all processes have contributed.
+
+    Attributes:
+        rows: (all rows, k) float32, process after process.
+        own: which of the rows are this process's.
+        count: scalar int64, sum of the processes' counts.
     """
-    if comm.get_world_size() == 1:
-        return tensor
-    total = tensor.clone()
-    torch.distributed.all_reduce(total)
-    return total
+
+    rows: Tensor
+    own: slice
+    count: Tensor
+
+
+class RowExchange:
+    """Gives every process the rows of all of them, in one collective.
+
+    The number of rows differs from process to process. Packets of equal size hold as many rows as
+    any process has had so far; only when one has more is the exchange repeated, with larger ones.
+    """
+
+    def __init__(self) -> None:
+        self._capacity = 64
+
+    @torch.no_grad()
+    def __call__(self, rows: Tensor, count: Tensor) -> SharedRows:
+        """Exchange rows and a count. No gradient flows through it.
+
+        Every process must call it, also one without rows.
+
+        Args:
+            rows: (n, k) float32 of this process; n may be zero, k is the same everywhere.
+            count: scalar int64.
+        """
+        if comm.get_world_size() == 1:
+            return SharedRows(rows, slice(0, len(rows)), count)
+        packets, numbers = self._exchange(rows, count)
+        while max(numbers) > self._capacity:
+            self._capacity = -(-max(numbers) // 64) * 64
+            packets, numbers = self._exchange(rows, count)
+        contents = packets[:, _HEADER:].unflatten(1, (self._capacity, rows.shape[1]))
+        gathered = [content[:n] for content, n in zip(contents, numbers, strict=True)]
+        first = sum(numbers[: comm.get_rank()])
+        counts = _headers(packets)[:, 1]  # (processes,)
+        return SharedRows(torch.cat(gathered), slice(first, first + len(rows)), counts.sum())
+
+    def _exchange(self, rows: Tensor, count: Tensor) -> tuple[Tensor, list[int]]:
+        """Packets (processes, size) of all processes, and how many rows each process has."""
+        number, width = rows.shape
+        packet = rows.new_zeros(_HEADER + self._capacity * width, dtype=torch.float32)
+        packet[:_HEADER].view(torch.int64)[0] = number
+        packet[:_HEADER].view(torch.int64)[1] = count
+        sent = rows[: self._capacity].flatten()
+        packet[_HEADER : _HEADER + len(sent)] = sent
+        packets = packet.new_empty((comm.get_world_size(), len(packet)))
+        torch.distributed.all_gather(list(packets.unbind()), packet)
+        return packets, _headers(packets)[:, 0].tolist()
+
+
+def _headers(packets: Tensor) -> Tensor:
+    """Number of rows and count of each process, (processes, 2) int64."""
+    return packets[:, :_HEADER].contiguous().view(torch.int64)

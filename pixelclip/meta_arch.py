@@ -12,11 +12,13 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelclip.config_check import check_choice, check_model_config
 from pixelclip.data.vocabularies import validate_class_names
+from pixelclip.distributed import RowExchange
 from pixelclip.modeling.background import Background
 from pixelclip.modeling.clip_loader import load_clip, load_tokenizer
 from pixelclip.modeling.cluster_embeddings import build_cluster_embeddings
@@ -31,13 +33,13 @@ from pixelclip.modeling.inference_views import (
     make_views,
     merge_views,
 )
-from pixelclip.modeling.losses import mask_loss, single_mask_loss
+from pixelclip.modeling.losses import count_pixels, decoded_mask_loss
 from pixelclip.modeling.mask_decoder import MaskDecoder
 from pixelclip.modeling.mask_pooling import pool_masks
 from pixelclip.modeling.momentum_teacher import MomentumTeacher
 from pixelclip.modeling.prompt_templates import get_prompt_templates
 from pixelclip.modeling.sinkhorn import sinkhorn
-from pixelclip.modeling.target_merging import merge_masks
+from pixelclip.modeling.target_merging import MaskTargets, cover_images, merge_masks
 from pixelclip.modeling.text_classifier import build_text_classifier
 from pixelclip.modeling.text_encoder import TextEncoder
 from pixelclip.modeling.training_masks import gather_training_masks
@@ -85,6 +87,7 @@ class PixelCLIP(nn.Module):
         inference_mode: which views of a test image are scored.
         background: what counts as a vocabulary's background class.
         default_dataset: data set whose classes are used until :meth:`set_vocabulary` is called.
+        compile_modules: compile the image encoders and the decoder with ``torch.compile``.
 
     Raises:
         ValueError: a resolution is not a multiple of the image encoder's stride, or an unknown
@@ -116,6 +119,7 @@ class PixelCLIP(nn.Module):
         inference_mode: InferenceMode,
         background: Background,
         default_dataset: str | None,
+        compile_modules: bool = False,
     ) -> None:
         super().__init__()
         _check_resolution(clip_resolution, image_encoder.stride)
@@ -146,17 +150,26 @@ class PixelCLIP(nn.Module):
         self.register_buffer("_text_classifier", None, persistent=False)
         # By names and templates; the latest one used stands last.
         self._text_classifiers: dict[tuple[tuple[str, ...], str], Tensor] = {}
+        if compile_modules:
+            # In place, so that the names of parameters do not change.
+            for module in (image_encoder, teacher.image_encoder, mask_decoder):
+                module.compile()
         # The classifier belongs to the text encoder's weights: new weights, new classifier.
         self.register_load_state_dict_post_hook(_forget_text_classifier)
-        # Masks per cluster (K,) in the latest training batch of this process, for monitoring.
+        self._exchange = RowExchange()
+        # Masks per cluster (K,) in the latest training batch of all processes, for monitoring.
         self.register_buffer("cluster_usage", torch.zeros(0, dtype=torch.long), False)
+        # Number of pixels, scalar int64, over which that batch's loss is the mean.
+        self.register_buffer("counted_pixels", torch.zeros((), dtype=torch.long), False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of the constructor, out of a Detectron2 config."""
         check_model_config(cfg)
         clip = load_clip(cfg.MODEL.CLIP.ARCH, cfg.MODEL.CLIP.PRETRAINED)
-        image_encoder = DenseImageEncoder(clip.visual, cfg.MODEL.CLIP.DENSE_PATH)
+        image_encoder = DenseImageEncoder(
+            clip.visual, cfg.MODEL.CLIP.DENSE_PATH, cfg.MODEL.CLIP.ACTIVATION_CHECKPOINTING
+        )
         text_encoder = TextEncoder(clip, load_tokenizer(cfg.MODEL.CLIP.ARCH))
         apply_finetune_policy(image_encoder, cfg.MODEL.CLIP.FINETUNE)
         node = cfg.MODEL.PIXELCLIP
@@ -185,6 +198,7 @@ class PixelCLIP(nn.Module):
                 cfg.TEST.BACKGROUND_THRESHOLD, tuple(cfg.TEST.BACKGROUND_WORDS)
             ),
             "default_dataset": cfg.DATASETS.TEST[0] if len(cfg.DATASETS.TEST) else None,
+            "compile_modules": cfg.MODEL.COMPILE,
         }
 
     @property
@@ -201,51 +215,73 @@ class PixelCLIP(nn.Module):
     def losses(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Losses:
         """Loss between the student's prediction and the targets that the teacher makes.
 
-        The teacher is updated first.
+        The teacher is updated first. The loss is a mean over the pixels of all processes, scaled by
+        their number because DistributedDataParallel averages gradients: it does not depend on how
+        many processes share a batch. Without any mask it is zero, with zero gradients.
 
         Raises:
             ValueError: masks of another size than the mask resolution.
         """
         self.teacher.update(self.image_encoder)
-        if self.assignment == "none":
-            return self._losses_without_clusters(batched_inputs)
-        cluster_embeddings = self.class_prompts(self.text_encoder)  # (K, d)
         masks, image_index = gather_training_masks(
             batched_inputs, self.mask_resolution, self.device
         )
         weak = self.preprocess([x["image"] for x in batched_inputs])
-        assignment = self.assign_masks(
+        strong = self.preprocess([x["image_strong"] for x in batched_inputs])
+        if self.assignment == "none":
+            similarity, targets = self._match_masks(weak, strong, masks, image_index)
+        else:
+            similarity, targets = self._match_clusters(weak, strong, masks, image_index)
+        mean_pixels = self.counted_pixels.clamp(min=1) / comm.get_world_size()
+        return {
+            "loss_masks": decoded_mask_loss(self.mask_decoder, similarity, targets, mean_pixels)
+        }
+
+    def _match_clusters(
+        self, weak: Tensor, strong: Tensor, masks: Tensor, image_index: Tensor
+    ) -> tuple[Tensor, MaskTargets]:
+        """Similarity (B*K, h, w) of the student's features to the clusters, and its targets."""
+        cluster_embeddings = self.class_prompts(self.text_encoder)  # (K, d)
+        num_images, num_clusters = len(weak), len(cluster_embeddings)
+        covered = cover_images(masks, image_index, num_images)
+        maps_of = torch.arange(num_images, device=self.device).repeat_interleave(num_clusters)
+        scores = self.score_masks(
             self.teacher(weak), masks, image_index, cluster_embeddings.detach()
         )
-        targets = merge_masks(
-            masks, image_index, assignment, len(batched_inputs), len(cluster_embeddings)
-        )
-        strong = self.preprocess([x["image_strong"] for x in batched_inputs])
-        logits = self.predict_masks(self.image_encoder(strong), cluster_embeddings)
-        return {"loss_masks": mask_loss(logits, targets)}
+        shared = self._exchange(scores, count_pixels(maps_of, covered))
+        assignment = self.assign_masks(shared.rows)
+        self.cluster_usage = torch.bincount(assignment, minlength=num_clusters)
+        self.counted_pixels = shared.count
+        own = assignment[shared.own]
+        merged = merge_masks(masks, image_index, own, num_images, num_clusters).flatten(0, 1)
+        similarity = cosine_maps(self.image_encoder(strong), cluster_embeddings)  # (B, K, h, w)
+        return similarity.flatten(0, 1), MaskTargets(merged, maps_of, covered)
 
-    def _losses_without_clusters(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Losses:
-        """For comparison: each mask's teacher feature is to find its own mask in the student's."""
-        masks, image_index = gather_training_masks(
-            batched_inputs, self.mask_resolution, self.device
-        )
-        weak = self.preprocess([x["image"] for x in batched_inputs])
-        strong = self.preprocess([x["image_strong"] for x in batched_inputs])
+    def _match_masks(
+        self, weak: Tensor, strong: Tensor, masks: Tensor, image_index: Tensor
+    ) -> tuple[Tensor, MaskTargets]:
+        """For comparison: each mask's teacher feature is to find its own mask in the student's.
+
+        Similarity (N, h, w) of each mask's feature to the student's features, and its targets.
+        """
+        covered = cover_images(masks, image_index, len(weak))
+        no_scores = torch.zeros(0, 1, device=self.device)
+        self.counted_pixels = self._exchange(no_scores, count_pixels(image_index, covered)).count
         mask_features = pool_masks(self.teacher(weak), masks, image_index)  # (N, d)
-        features = self.image_encoder(strong)  # (B, h, w, d)
-        counts = torch.bincount(image_index, minlength=len(features)).tolist()
-        maps = [
-            cosine_similarity(image, own).permute(2, 0, 1)  # (n, h, w)
-            for image, own in zip(features, mask_features.split(counts), strict=True)
+        counts = torch.bincount(image_index, minlength=len(weak)).tolist()
+        similarity = [
+            cosine_maps(features[None], own)[0]  # (n, h, w)
+            for features, own in zip(
+                self.image_encoder(strong), mask_features.split(counts), strict=True
+            )
         ]
-        logits = self.mask_decoder(torch.cat(maps)[:, None])[:, 0]  # (N, 4h, 4w)
-        return {"loss_masks": single_mask_loss(logits, masks, image_index, len(features))}
+        return torch.cat(similarity), MaskTargets(masks, image_index, covered)
 
     @torch.no_grad()
-    def assign_masks(
+    def score_masks(
         self, features: Tensor, masks: Tensor, image_index: Tensor, cluster_embeddings: Tensor
     ) -> Tensor:
-        """Cluster (N,) int64 of each mask, balanced over the masks of all processes.
+        """Scaled cosines (N, K) float32 of mask features and clusters.
 
         Args:
             features: (B, h, w, d), the teacher's.
@@ -256,19 +292,13 @@ class PixelCLIP(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             mask_features = pool_masks(features, masks, image_index)  # (N, d)
             cosines = cosine_similarity(mask_features, cluster_embeddings.float())  # (N, K)
-            scores = self.assignment_scale * cosines
-            if self.assignment == "sinkhorn":
-                scores = sinkhorn(scores, self.sinkhorn_iterations)
-        assignment = scores.argmax(dim=1)
-        self.cluster_usage = torch.bincount(assignment, minlength=len(cluster_embeddings))
-        return assignment
+            return self.assignment_scale * cosines
 
-    def predict_masks(self, features: Tensor, cluster_embeddings: Tensor) -> Tensor:
-        """Mask logits (B, K, 4h, 4w) of the student's features (B, h, w, d) for clusters (K, d)."""
-        similarity = cosine_similarity(features, cluster_embeddings)  # (B, h, w, K)
-        maps = similarity.permute(0, 3, 1, 2).flatten(0, 1)[:, None]  # (B*K, 1, h, w)
-        logits = self.mask_decoder(maps)  # (B*K, 1, 4h, 4w)
-        return logits.view(len(features), -1, *logits.shape[-2:])  # (B, K, 4h, 4w)
+    def assign_masks(self, scores: Tensor) -> Tensor:
+        """Cluster (N,) int64 of each of the masks, balanced over all that ``scores`` (N, K) has."""
+        if self.assignment == "sinkhorn":
+            scores = sinkhorn(scores, self.sinkhorn_iterations)
+        return scores.argmax(dim=1)
 
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Normalise RGB images (3, H, W) in 0..255 of any sizes and resize them to one batch."""
@@ -426,6 +456,12 @@ class PixelCLIP(nn.Module):
 def cosine_similarity(features: Tensor, vectors: Tensor) -> Tensor:
     """Cosines (..., n) between features (..., d) and vectors (n, d)."""
     return F.normalize(features, dim=-1) @ F.normalize(vectors, dim=-1).T
+
+
+def cosine_maps(features: Tensor, vectors: Tensor) -> Tensor:
+    """Cosines (B, n, h, w) float32 between dense features (B, h, w, d) and vectors (n, d)."""
+    with torch.autocast(features.device.type, enabled=False):
+        return cosine_similarity(features.float(), vectors.float()).permute(0, 3, 1, 2)
 
 
 def _forget_text_classifier(model: PixelCLIP, _incompatible_keys: Any) -> None:

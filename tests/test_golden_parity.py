@@ -12,12 +12,12 @@ from detectron2.structures import BitMasks, Instances
 
 from pixelclip import PixelCLIP, add_pixelclip_config
 from pixelclip.checkpoint import PixelCLIPCheckpointer, rename_published_weights
-from pixelclip.meta_arch import cosine_similarity
-from pixelclip.modeling.losses import mask_loss
+from pixelclip.meta_arch import cosine_maps, cosine_similarity
+from pixelclip.modeling.losses import count_pixels, decoded_mask_loss
 from pixelclip.modeling.mask_pooling import pool_masks
 from pixelclip.modeling.prompt_templates import get_prompt_templates
 from pixelclip.modeling.sinkhorn import sinkhorn
-from pixelclip.modeling.target_merging import merge_masks
+from pixelclip.modeling.target_merging import MaskTargets, cover_images, merge_masks
 from pixelclip.modeling.text_classifier import embed_class_names
 from pixelclip.modeling.training_masks import gather_training_masks
 
@@ -121,11 +121,15 @@ def test_stages_agree(golden, model):
     assignment = soft.argmax(dim=1)
     assert assignment.tolist() == arrays["train/assignment"].tolist()
     targets = merge_masks(masks, image_index, assignment, 3, golden.case["k"])
-    assert torch.equal(targets, torch.from_numpy(arrays["train/targets"]).float())
+    assert torch.equal(targets, torch.from_numpy(arrays["train/targets"]).bool())
 
-    decoded = model.predict_masks(student_features, clusters)
-    assert_close(decoded.flatten(0, 1)[:, None], arrays["train/decoder_output"], 1e-5)
-    loss = mask_loss(decoded, targets)
+    maps = cosine_maps(student_features, clusters).flatten(0, 1)
+    assert_close(model.mask_decoder(maps[:, None]), arrays["train/decoder_output"], 1e-5)
+    maps_of = torch.arange(3).repeat_interleave(golden.case["k"])
+    covered = cover_images(masks, image_index, 3)
+    pixels = count_pixels(maps_of, covered)
+    targets = MaskTargets(targets.flatten(0, 1), maps_of, covered)
+    loss = decoded_mask_loss(model.mask_decoder, maps, targets, pixels)
     assert loss.item() == pytest.approx(float(arrays["train/loss"]), rel=1e-5)
 
 

@@ -1,3 +1,4 @@
+import functools
 import pickle
 
 import pytest
@@ -326,3 +327,21 @@ def test_a_vocabulary_is_embedded_once(tiny_model, monkeypatch):
     assert len(tiny_model._text_classifiers) == 16
     tiny_model.load_state_dict(tiny_model.state_dict())
     assert not tiny_model._text_classifiers
+
+
+def test_compiled_modules_keep_names_and_values(tiny_config_of_each, monkeypatch):
+    # Without code generation, which needs a compiler; test_cuda.py runs all of it.
+    compiler = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiler(function))
+    torch.manual_seed(0)
+    model = PixelCLIP(tiny_config_of_each).train()
+    tiny_config_of_each.MODEL.COMPILE = True
+    compiled = PixelCLIP(tiny_config_of_each).train()
+    compiled.load_state_dict(model.state_dict())
+    for one in (model, compiled):
+        one.image_encoder.eval()  # without stochastic depth
+    losses = [one(make_batch())["loss_masks"] for one in (model, compiled)]
+    torch.testing.assert_close(*losses)
+    losses[1].backward()
+    assert all(p.grad is not None for p in compiled.parameters() if p.requires_grad)
+    pickle.loads(pickle.dumps(compiled))

@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from pixelclip import PixelCLIP
-from pixelclip.modeling.losses import mask_loss
+from pixelclip.meta_arch import cosine_maps
 from pixelclip.modeling.target_merging import merge_masks
 from pixelclip.modeling.training_masks import gather_training_masks
 
 from .conftest import TINY_CONVNEXT, TINY_VIT, make_tiny_config
+from .modeling.test_losses import loss_by_gathering
 
 RECORDED = Path(__file__).with_name("recorded_parity.json")
 NAMES = ["sky", "sofa, couch", "traffic light"]
@@ -70,8 +71,11 @@ def figures_of(config):
     weak = model.preprocess([x["image"] for x in batch])
     strong = model.preprocess([x["image_strong"] for x in batch])
     clusters = model.class_prompts(model.text_encoder)
-    assignment = model.assign_masks(model.teacher(weak), masks, image_index, clusters)
-    logits = model.predict_masks(model.image_encoder(strong), clusters)
+    scores = model.score_masks(model.teacher(weak), masks, image_index, clusters)
+    assignment = model.assign_masks(scores)
+    maps = cosine_maps(model.image_encoder(strong), clusters)
+    logits = model.mask_decoder(maps.flatten(0, 1)[:, None])
+    logits = logits.unflatten(0, maps.shape[:2]).squeeze(2)  # (B, K, 4h, 4w)
     targets = merge_masks(masks, image_index, assignment, len(batch), len(clusters))
     model.eval().set_vocabulary(NAMES)
     inputs = {"image": batch[0]["image"], "height": 30, "width": 40}
@@ -81,7 +85,7 @@ def figures_of(config):
         "cluster embeddings": summarise(clusters),
         "assignment": assignment.tolist(),
         "mask logits": summarise(logits),
-        "loss": [loss.item(), mask_loss(logits, targets).item()],
+        "loss": [loss.item(), loss_by_gathering(logits, targets.float()).item()],
         "prompt gradients": summarise(model.class_prompts.tokens.grad),
         "encoder gradients": summarise(torch.cat([g.flatten() for g in gradients])),
         "text classifier": summarise(model.text_classifier),

@@ -30,6 +30,8 @@ class SeedEveryIteration(HookBase):
 class MonitorClusters(HookBase):
     """Record how evenly the clusters share the latest batch's masks over all processes.
 
+    (Of a batch that goes through the model in parts, the last part's.)
+
     Scalars: ``clusters/used`` (share of the clusters with at least one mask) and
     ``clusters/largest`` (share of the masks in the fullest cluster), both in 0..1.
     """
@@ -37,11 +39,10 @@ class MonitorClusters(HookBase):
     def after_step(self) -> None:
         """Put the two scalars into the event storage."""
         model = self.trainer.model
-        usage = getattr(model, "module", model).cluster_usage
-        total = np.sum(comm.gather(usage.cpu().numpy()) or [0], axis=0)
-        if np.sum(total):  # not without masks, and not without clusters
-            self.trainer.storage.put_scalar("clusters/used", float(np.mean(total > 0)))
-            self.trainer.storage.put_scalar("clusters/largest", float(total.max() / total.sum()))
+        usage = getattr(model, "module", model).cluster_usage.cpu().numpy()
+        if np.sum(usage):  # not without masks, and not without clusters
+            self.trainer.storage.put_scalar("clusters/used", float(np.mean(usage > 0)))
+            self.trainer.storage.put_scalar("clusters/largest", float(usage.max() / usage.sum()))
 
 
 class CountSkippedRecords(HookBase):

@@ -39,7 +39,7 @@ def test_class_names_stand_still(tiny_config):
 
 def test_prompts_in_several_templates_train(tiny_config):
     model, _ = train_once(tiny_config, ["MODEL.PIXELCLIP.PROMPT_ENSEMBLE", "imagenet_select"])
-    assert model.class_prompts.slots.shape == (8, 4)
+    assert model.class_prompts.template_ids.shape == (8, 77)
 
 
 def test_each_mask_to_its_nearest_cluster(tiny_config):
@@ -47,7 +47,8 @@ def test_each_mask_to_its_nearest_cluster(tiny_config):
     model = PixelCLIP(tiny_config)
     features, masks = torch.randn(1, 4, 4, 24), torch.rand(6, 32, 32) > 0.5
     clusters = torch.randn(8, 24)
-    assigned = model.assign_masks(features, masks, torch.zeros(6).long(), clusters)
+    scores = model.score_masks(features, masks, torch.zeros(6).long(), clusters)
+    assigned = model.assign_masks(scores)
     upsampled = F.interpolate(features.permute(0, 3, 1, 2), (32, 32), mode="bilinear")
     pooled = torch.stack([upsampled[0][:, mask].mean(dim=1) for mask in masks])
     cosines = F.cosine_similarity(pooled[:, None], clusters[None], dim=-1)

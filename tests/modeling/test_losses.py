@@ -1,8 +1,13 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
-from pixelclip.modeling.losses import mask_loss, single_mask_loss
+from pixelclip.modeling.losses import count_pixels, decoded_mask_loss, summed_cross_entropy
+from pixelclip.modeling.mask_decoder import MaskDecoder
+from pixelclip.modeling.target_merging import MaskTargets
 
 
 def loss_by_gathering(logits, targets):
@@ -13,32 +18,74 @@ def loss_by_gathering(logits, targets):
     return F.binary_cross_entropy_with_logits(*picked)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 6, 16, 24), (1, 5, 7, 3, 9, 20), (3, 1, 8, 8, 8, 8)])
-def test_equals_the_mean_over_gathered_pixels(shape):
-    images, clusters, rows, columns, height, width = shape
+def loss_of(decoder, similarity, targets):
+    """The loss of (B, K, h, w) and (B, K, Mh, Mw)."""
+    maps_of = torch.arange(len(targets)).repeat_interleave(targets.shape[1])
+    covered = targets.any(dim=1)
+    return decoded_mask_loss(
+        decoder,
+        similarity.flatten(0, 1),
+        MaskTargets(targets.flatten(0, 1), maps_of, covered),
+        count_pixels(maps_of, covered).clamp(min=1),
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(1, 3), st.integers(1, 20), *[st.integers(1, 8)] * 2, *[st.integers(8, 20)] * 2
+)
+def test_equals_the_mean_over_gathered_pixels(images, clusters, rows, columns, height, width):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(images, clusters, rows, columns, generator=generator, requires_grad=True)
-    targets = (torch.rand(images, clusters, height, width, generator=generator) > 0.8).float()
-    actual, expected = mask_loss(logits, targets), loss_by_gathering(logits, targets)
+    targets = torch.rand(images, clusters, height, width, generator=generator) > 0.8
+    targets[0, 0, 0, 0] = True
+    actual = loss_of(nn.Identity(), logits, targets)
+    expected = loss_by_gathering(logits, targets.float())
     torch.testing.assert_close(actual, expected)
     gradients = [torch.autograd.grad(x, logits)[0] for x in (actual, expected)]
-    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(*gradients, atol=1e-7, rtol=1e-4)
+
+
+def test_gradients_reach_the_decoder():
+    torch.manual_seed(0)
+    decoder = MaskDecoder().double()
+    similarity = torch.randn(2, 9, 4, 4, dtype=torch.float64, requires_grad=True)
+    targets = torch.rand(2, 9, 20, 20) > 0.7
+    actual = loss_of(decoder, similarity, targets)
+    decoded = decoder(similarity.flatten(0, 1)[:, None])[:, 0].unflatten(0, (2, 9))
+    expected = loss_by_gathering(decoded, targets.double())
+    inputs = [similarity, *decoder.parameters()]
+    for one, other in zip(
+        torch.autograd.grad(actual, inputs), torch.autograd.grad(expected, inputs), strict=True
+    ):
+        # The loss itself is computed in float32.
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
 def test_without_covered_pixels_it_is_zero_with_zero_gradients():
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
-    loss = mask_loss(logits, torch.zeros(2, 3, 8, 8))
+    loss = loss_of(nn.Identity(), logits, torch.zeros(2, 3, 8, 8, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
 
 
+def test_large_logits_stay_finite():
+    logits = torch.tensor([-1e4, 1e4]).view(2, 1, 1, 1).expand(2, 1, 4, 4).requires_grad_()
+    targets = torch.tensor([True, False]).view(2, 1, 1).expand(2, 4, 4)
+    loss = summed_cross_entropy(logits, targets, torch.ones_like(targets))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == pytest.approx(32 * 1e4)
+    assert torch.equal(gradient[:, 0], torch.where(targets, -1.0, 1.0))
+
+
 def test_half_precision_logits_are_lifted():
-    logits = torch.randn(1, 2, 4, 4)
-    targets = torch.ones(1, 2, 8, 8)
+    logits = torch.randn(2, 1, 4, 4)
+    targets = torch.ones(2, 8, 8, dtype=torch.bool)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = mask_loss(logits.bfloat16(), targets)
-    torch.testing.assert_close(loss, mask_loss(logits.bfloat16().float(), targets))
+        loss = summed_cross_entropy(logits.bfloat16(), targets, targets)
+    expected = summed_cross_entropy(logits.bfloat16().float(), targets, targets)
+    torch.testing.assert_close(loss, expected)
 
 
 def test_single_masks_equal_the_mean_over_their_images_covered_pixels():
@@ -46,22 +93,26 @@ def test_single_masks_equal_the_mean_over_their_images_covered_pixels():
     logits = torch.randn(5, 4, 6, generator=generator, requires_grad=True)
     masks = torch.rand(5, 9, 12, generator=generator) > 0.7
     image_index = torch.tensor([0, 0, 2, 2, 2])
-    actual = single_mask_loss(logits, masks, image_index, 3)
+    covered = torch.stack([masks[image_index == image].any(dim=0) for image in range(3)])
+    targets = MaskTargets(masks, image_index, covered)
+    pixels = count_pixels(image_index, covered)
+    actual = decoded_mask_loss(nn.Identity(), logits, targets, pixels)
     upsampled = F.interpolate(logits[:, None], (9, 12), mode="bilinear", align_corners=False)[:, 0]
-    picked = []
-    for image in (0, 2):
-        covered = masks[image_index == image].any(dim=0)
-        for n in torch.nonzero(image_index == image).flatten():
-            picked.append((upsampled[n][covered], masks[n][covered].float()))
+    picked = [(upsampled[n][covered[i]], masks[n][covered[i]]) for n, i in enumerate(image_index)]
     values, labels = (torch.cat(parts) for parts in zip(*picked, strict=True))
-    expected = F.binary_cross_entropy_with_logits(values, labels)
+    assert pixels == len(values)
+    expected = F.binary_cross_entropy_with_logits(values, labels.float())
     torch.testing.assert_close(actual, expected)
     gradients = [torch.autograd.grad(x, logits)[0] for x in (actual, expected)]
     torch.testing.assert_close(*gradients)
 
 
-def test_no_single_masks_at_all():
-    logits = torch.zeros(0, 4, 4, requires_grad=True)
+def test_no_maps_at_all():
     none = torch.zeros(0, dtype=torch.long)
-    loss = single_mask_loss(logits, torch.zeros(0, 8, 8, dtype=torch.bool), none, 2)
+    decoder, maps = MaskDecoder(), torch.zeros(0, 4, 4, requires_grad=True)
+    no_masks = torch.zeros(0, 8, 8, dtype=torch.bool)
+    targets = MaskTargets(no_masks, none, torch.zeros(2, 8, 8, dtype=torch.bool))
+    loss = decoded_mask_loss(decoder, maps, targets, torch.tensor(1))
+    loss.backward()
     assert loss.item() == 0
+    assert all(p.grad.abs().sum() == 0 for p in decoder.parameters())
