@@ -33,10 +33,18 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
     groups = _parameter_groups(cfg, model)
     if not groups:
         raise ValueError("No parameter of the model trains: check MODEL.CLIP.FINETUNE.")
-    optimizer = torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
+    optimizer = _build_adamw(groups, cfg.SOLVER.BASE_LR)
     if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
         _clip_whole_gradient(optimizer, cfg.SOLVER.CLIP_GRADIENTS)
     return optimizer
+
+
+def _build_adamw(groups: list[dict[str, Any]], lr: float) -> torch.optim.AdamW:
+    try:
+        # All parameters in one kernel. An error means that the device, or torch, has none.
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
+    except RuntimeError:
+        return torch.optim.AdamW(groups, lr=lr)
 
 
 def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:

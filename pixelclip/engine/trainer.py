@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper
-from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import ConcatDataset
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
-from pixelclip.config_check import check_run_config
+from pixelclip.config_check import check_batch_split, check_run_config
 from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
 from pixelclip.data.resumable_loader import ResumableLoader
 from pixelclip.data.sa1b import find_sa1b_root
@@ -28,6 +28,7 @@ from pixelclip.engine.hooks import (
     SeedEveryIteration,
 )
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
+from pixelclip.engine.training_step import TrainingStep
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
 from pixelclip.evaluation.evaluation_loader import build_evaluation_loader
 
@@ -59,13 +60,19 @@ class Trainer(DefaultTrainer):
             find_sa1b_root()
         Benchmark(cfg).prepare(lambda name: self.build_evaluator(cfg, name))
         self.cfg = cfg = _scale_to_processes(cfg)
+        check_batch_split(cfg, comm.get_world_size())
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg, seed=self.seed)
-        trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = trainer_class(_wrap_distributed(model), loader, optimizer)
+        self._trainer = TrainingStep(
+            _wrap_distributed(model),
+            loader,
+            optimizer,
+            precision=cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else None,
+            accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+        )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = PixelCLIPCheckpointer(
             self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), data_loader=loader
@@ -226,4 +233,6 @@ def _wrap_distributed(model: nn.Module) -> nn.Module:
         return model
     on_gpu = next(model.parameters()).is_cuda
     device_ids = [torch.cuda.current_device()] if on_gpu else None
-    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+    return DistributedDataParallel(
+        model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+    )

@@ -1,6 +1,8 @@
 """The momentum teacher: a slowly moving average of the image encoder."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +28,24 @@ class MomentumTeacher(nn.Module):
             raise ValueError(f"MOMENTUM is {momentum}; it must lie between 0 and 1.")
         self.image_encoder = copy.deepcopy(image_encoder).requires_grad_(False).eval()
         self.momentum = momentum
+        self._is_held = False
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
         """Move in place towards the student: momentum * teacher + (1 - momentum) * student."""
+        if self._is_held:
+            return
         average = get_ema_multi_avg_fn(self.momentum)
         average(list(self.image_encoder.parameters()), list(student.parameters()), None)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it, updates do nothing: several parts of one batch are one step."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

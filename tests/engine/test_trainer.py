@@ -42,7 +42,11 @@ def test_trains_logs_evaluates_and_writes_checkpoints(train_config):
     assert 0 <= trainer._last_eval_results["sem_seg"]["mIoU"] <= 100
 
 
-def test_resumed_run_equals_the_uninterrupted_one(train_config, tmp_path):
+@pytest.mark.parametrize(
+    "overrides", [[], ["SOLVER.AMP.ENABLED", True, "SOLVER.ACCUMULATION_STEPS", 2]]
+)
+def test_resumed_run_equals_the_uninterrupted_one(train_config, tmp_path, overrides):
+    train_config.merge_from_list(overrides)
     whole = run(train_config)
     resumed_config = train_config.clone()
     resumed_config.OUTPUT_DIR = str(tmp_path / "broken_off")
@@ -90,7 +94,10 @@ def test_evaluation_of_a_checkpoint_repeats_the_figures(train_config):
     [
         (["DATASETS.TRAIN", ("sa1b_trian",)], "'sa1b_trian'.*sa1b_train"),
         (["DATASETS.TEST", ("ade",)], "'ade'.*ade20k_150_test_sem_seg"),
-        (["SOLVER.AMP.ENABLED", True], "AMP"),
+        (["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "float16"], "float16.*bfloat16"),
+        (["SOLVER.AMP.PRECISION", "half"], "'half'.*float16, bfloat16"),
+        (["SOLVER.ACCUMULATION_STEPS", 0], "ACCUMULATION_STEPS is 0"),
+        (["SOLVER.ACCUMULATION_STEPS", 4], "4 and SOLVER.IMS_PER_BATCH 2, on 1 processes"),
         (["MODEL.CLIP.ARCH", "ViT-B-17"], "ViT-B-17"),
         (["MODEL.CLIP.FINETUNE", "some"], "attention, full, none"),
         (["MODEL.PIXELCLIP.TEST_TEMPLATES", "none"], "imagenet_select"),

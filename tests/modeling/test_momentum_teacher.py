@@ -18,6 +18,20 @@ def test_update_moves_towards_the_student():
         torch.testing.assert_close(new, old + 1 - 0.9**2)
 
 
+def test_held_it_does_not_move_and_lets_go_after_an_error():
+    student = nn.Linear(3, 2)
+    teacher = MomentumTeacher(student, momentum=0.0)
+    before = teacher.image_encoder.weight.clone()
+    with torch.no_grad():
+        student.weight.add_(1.0)
+    with pytest.raises(KeyboardInterrupt), teacher.held():
+        teacher.update(student)
+        assert torch.equal(teacher.image_encoder.weight, before)
+        raise KeyboardInterrupt
+    teacher.update(student)
+    assert torch.equal(teacher.image_encoder.weight, student.weight)
+
+
 def test_never_trains_and_stays_in_eval_mode():
     student = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2))
     teacher = MomentumTeacher(student, momentum=0.999)

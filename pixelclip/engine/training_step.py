@@ -1,0 +1,130 @@
+"""One optimizer step: mixed precision, and batches in several parts."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from detectron2.engine import SimpleTrainer
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+Batch = Sequence[dict[str, Any]]
+
+
+class TrainingStep(SimpleTrainer):
+    """Detectron2's simple trainer, which can compute in 16 bits and take a batch in parts.
+
+    (Detectron2's own AMPTrainer knows float16 on GPUs only in version 0.5, and no parts.)
+
+    With several accumulation steps a batch goes through the model part by part, and the optimizer
+    steps once. Masks are clustered among those of one part, on all processes; the teacher moves
+    once, before the first part; the loss is the mean over the covered pixels of the whole batch.
+    Where the clustering agrees, so does the gradient with that of the undivided batch.
+
+    Args:
+        model: a PixelCLIP model, or one wrapped for distributed training.
+        data_loader: yields batches, lists of dicts.
+        optimizer: steps once per batch.
+        precision: of autocast: "float16" (with scaled gradients), "bfloat16", or None for the
+            parameters' own.
+        accumulation_steps: number of parts of a batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        optimizer: torch.optim.Optimizer,
+        precision: str | None = None,
+        accumulation_steps: int = 1,
+    ) -> None:
+        super().__init__(model, data_loader, optimizer)
+        self._pixelclip: Any = model.module if isinstance(model, DistributedDataParallel) else model
+        self._device_type: str = self._pixelclip.device.type
+        # "float16" is torch.float16
+        self._precision = None if precision is None else getattr(torch, precision)
+        self._accumulation_steps = accumulation_steps
+        self.grad_scaler = _build_grad_scaler(self._device_type, precision == "float16")
+
+    def run_step(self) -> None:
+        """Take a batch and step.
+
+        Raises:
+            FloatingPointError: the loss is infinite or NaN.
+        """
+        assert self.model.training, "The model was changed to eval mode."
+        start = time.perf_counter()
+        batch = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        self.optimizer.zero_grad()
+        if self._accumulation_steps == 1:
+            losses = self._backward(self._forward(batch))
+        else:
+            losses = self._accumulate(_split(batch, self._accumulation_steps))
+        self._write_metrics(losses, data_time)
+        # Before the step, whose hook clips the gradient: a fused optimizer would unscale it last.
+        self.grad_scaler.unscale_(self.optimizer)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def _forward(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.autocast(self._device_type, self._precision, self._precision is not None):
+            return self.model(batch)
+
+    def _backward(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add the losses' gradients to the parameters'; returns the losses without graph."""
+        total = torch.stack(list(losses.values())).sum()
+        self.grad_scaler.scale(total).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _accumulate(self, parts: Sequence[Batch]) -> dict[str, Tensor]:
+        """Losses and gradients of the whole batch, each part weighted by its covered pixels."""
+        reference, total = None, None
+        sums: dict[str, Tensor] = {}
+        for index, part in enumerate(parts):
+            with self._within_batch(index, len(parts)):
+                losses = self._forward(part)
+                pixels = self._pixelclip.counted_pixels.float()
+                # Weights of the order of one: float16's range is small.
+                reference = pixels.clamp(min=1) if reference is None else reference
+                weight = pixels / reference
+                total = weight if total is None else total + weight
+                weighted = {name: loss * weight for name, loss in losses.items()}
+                for name, loss in self._backward(weighted).items():
+                    sums[name] = sums[name] + loss if name in sums else loss
+        total = torch.where(total > 0, total, 1.0)  # without any mask, all of it is zero
+        torch._foreach_div_([p.grad for p in self.model.parameters() if p.grad is not None], total)
+        return {name: loss / total for name, loss in sums.items()}
+
+    @contextmanager
+    def _within_batch(self, index: int, number: int) -> Iterator[None]:
+        """The teacher moves in the first part, and processes exchange gradients in the last."""
+        with ExitStack() as stack:
+            if index > 0:
+                stack.enter_context(self._pixelclip.teacher.held())
+            if index < number - 1 and isinstance(self.model, DistributedDataParallel):
+                stack.enter_context(self.model.no_sync())
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds: optimizer and gradient scale."""
+        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned, also of a training in another precision."""
+        super().load_state_dict(state_dict)
+        if self.grad_scaler.is_enabled() and state_dict.get("grad_scaler"):
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+def _split(batch: Batch, number: int) -> list[Batch]:
+    size = len(batch) // number
+    return [batch[start : start + size] for start in range(0, number * size, size)]
+
+
+def _build_grad_scaler(device_type: str, enabled: bool) -> Any:
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device_type, enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled)  # before torch 2.3
