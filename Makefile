@@ -1,11 +1,12 @@
-# `make test` alone is enough on a fresh clone: it installs first where that is still to do.
+# `make demo` or `make test` alone is enough on a fresh clone: they install first where that is still
+# to do.
 
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/installed.stamp
 PIP_INSTALL := $(VENV)/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: install lint test test-all
+.PHONY: install demo lint test test-all
 
 install: $(INSTALLED)
 
@@ -18,6 +19,10 @@ $(INSTALLED): setup.py constraints.txt tools/install_detectron2.py
 	$(PIP_INSTALL) --no-build-isolation --editable ".[dev]"
 	$(VENV)/bin/python tools/install_detectron2.py
 	touch $@
+
+# Broken off, it goes on from where it was. Options: make demo DEMO_OPTIONS="--fresh"
+demo: install
+	$(VENV)/bin/python tools/demo.py $(DEMO_OPTIONS)
 
 lint: install
 	$(VENV)/bin/python -m ruff check .

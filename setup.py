@@ -41,7 +41,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["pixelclip", "pixelclip.*"]),
-    package_data={"pixelclip": ["**/*.json", "**/*.yaml"]},
+    package_data={"pixelclip": ["**/*.json", "**/*.yaml", "**/*.txt.gz", "**/*.safetensors"]},
     install_requires=PIXELCLIP_REQUIRES + DETECTRON2_REQUIRES,
     extras_require={"dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8.2", "ruff>=0.6"]},
 )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from tqdm import tqdm
 
 from pixelclip.atomic_write import atomic_writer
 
@@ -122,6 +123,38 @@ class IterationLog(HookBase):
         line.update({name: float(latest[name]) for name in names if name in latest})
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+class ProgressBar(HookBase):
+    """Show the main process's iterations and the latest loss as a bar on the terminal.
+
+    Args:
+        description: stands before the bar.
+    """
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+
+    def before_train(self) -> None:
+        """Begin at the iteration that the training begins at."""
+        self._bar = tqdm(
+            desc=self._description,
+            total=self.trainer.max_iter,
+            initial=self.trainer.start_iter,
+            unit="iteration",
+            disable=not comm.is_main_process(),
+        )
+
+    def after_step(self) -> None:
+        """Move on by one."""
+        latest = self.trainer.storage.latest()
+        if "total_loss" in latest:
+            self._bar.set_postfix(loss=f"{latest['total_loss'][0]:.4f}", refresh=False)
+        self._bar.update()
+
+    def after_train(self) -> None:
+        """Leave the bar as it is, also where the training was broken off."""
+        self._bar.close()
 
 
 def _iteration_of(line: str) -> float:

@@ -1,6 +1,7 @@
 """From command-line arguments to a checked, frozen config."""
 
 import argparse
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -19,21 +20,37 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Raises:
         ValueError: a value that no run could use; see :func:`check_run_config`.
     """
-    cfg = get_cfg()
-    add_pixelclip_config(cfg)
     if not args.config_file:
         raise ValueError("No --config-file was given; try configs/pixelclip_vitb16.yaml.")
-    cfg.merge_from_file(args.config_file)
-    merge_overrides(cfg, args.opts)
-    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    register_sem_seg_folders(cfg.DATASETS.SEM_SEG_FOLDERS)
-    check_run_config(cfg)
+    cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
     # Detectron2 sets up its own loggers and fvcore's; ours is to write to the same places.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="pixelclip")
     default_setup(cfg, args)
     allow_tf32()
+    return cfg
+
+
+def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """Merge the defaults, a YAML file and overrides; check the result, which is not frozen yet.
+
+    Data sets that the config describes are registered. Without a GPU, the CPU takes its place.
+
+    Args:
+        config_file: path.
+        overrides: keys and values in turn, as they would stand on a command line.
+
+    Raises:
+        ValueError, FileNotFoundError: see :func:`check_run_config`.
+    """
+    cfg = get_cfg()
+    add_pixelclip_config(cfg)
+    cfg.merge_from_file(config_file)
+    merge_overrides(cfg, list(overrides))
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    register_sem_seg_folders(cfg.DATASETS.SEM_SEG_FOLDERS)
+    check_run_config(cfg)
     return cfg
 
 

@@ -79,11 +79,17 @@ def to_markdown(rows: Sequence[Row], published_row: str = "", protocol: str = ""
     for row in rows:
         cells = [_cell(row, heading) for heading in headings]
         lines.append([*cells, *([_escape(row["note"] or "")] if with_notes else [])])
-    return f"{_layout(lines, len(headings))}\n{protocol}{_EXPLANATION}"
+    return f"{layout_markdown_table(lines, len(headings))}\n{protocol}{_EXPLANATION}"
 
 
-def _layout(lines: Sequence[Sequence[str]], aligned: int) -> str:
-    """Align all columns but the last one of free text, whose padding would only wrap lines."""
+def layout_markdown_table(lines: Sequence[Sequence[str]], aligned: int) -> str:
+    """Lay out cells as a Markdown table that can be read as it is.
+
+    Args:
+        lines: the headings, then the rows, all of one length.
+        aligned: how many columns are padded, the first to the left, the others to the right; after
+            them comes at most one of free text, whose padding would only wrap lines.
+    """
     widths = [max(len(line[column]) for line in lines) for column in range(aligned)]
     widths.extend([0] * (len(lines[0]) - aligned))
     padded = [

@@ -11,6 +11,7 @@ from pixelclip.engine.hooks import (
     CountSkippedRecords,
     IterationLog,
     MonitorClusters,
+    ProgressBar,
     SeedEveryIteration,
 )
 
@@ -114,3 +115,28 @@ def test_skipped_records_of_all_processes_and_runs_are_counted(monkeypatch, capl
     assert count_skipped(second, {"image": 1}, {}, monkeypatch=monkeypatch) == 4
     second.after_train()
     assert "Skipped 4 broken records (image: 3, masks: 1)" in caplog.text
+
+
+def test_the_bar_begins_where_the_training_does(capsys):
+    hook = ProgressBar("practice")
+    with EventStorage(3) as storage:
+        hook.trainer = SimpleNamespace(start_iter=3, max_iter=5, storage=storage)
+        hook.before_train()
+        hook.after_step()  # without a loss
+        storage.put_scalar("total_loss", 0.25)
+        hook.after_step()
+        hook.after_train()
+    bar = capsys.readouterr().err.split("\r")
+    assert bar[1].startswith("practice:  60%")
+    assert "practice: 100%" in bar[-1]
+    assert "5/5" in bar[-1]
+    assert "loss=0.2500" in bar[-1]
+
+
+def test_only_the_main_process_shows_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
+    hook = ProgressBar("practice")
+    hook.trainer = SimpleNamespace(start_iter=0, max_iter=5)
+    hook.before_train()
+    hook.after_train()
+    assert capsys.readouterr().err == ""

@@ -1,12 +1,19 @@
 import json
 import logging
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from pixelclip.modeling.clip_loader import load_clip
+from pixelclip.modeling.clip_loader import (
+    BUILT_IN_ARCHITECTURES,
+    BUILT_IN_WEIGHTS,
+    load_clip,
+    load_clip_config,
+    load_tokenizer,
+)
 
 
 def test_no_weights_are_said_in_the_log(tiny_vit_json, caplog):
@@ -133,3 +140,38 @@ def test_bad_json_config_is_refused(tmp_path, content, problem):
 def test_other_text_encoders_are_refused():
     with pytest.raises(ValueError, match="text encoder of another kind"):
         load_clip("ViT-B-16-SigLIP", "")
+
+
+def test_the_tiny_clip_of_the_package_is_loaded_by_name():
+    clip = load_clip("toy", "captions")
+    stored = load_file(BUILT_IN_WEIGHTS["toy"]["captions"])
+    assert sum(p.numel() for p in clip.parameters()) > 1e6
+    for name, value in clip.state_dict().items():
+        assert torch.equal(value, stored[name].float()), name
+    assert clip.visual.proj.dtype == torch.float32
+
+
+def test_its_weights_are_no_tag_of_other_architectures():
+    with pytest.raises(ValueError, match=r"'captions': no such file"):
+        load_clip("ViT-B-16-quickgelu", "captions")
+    with pytest.raises(ValueError, match=r"'openai'.*Its tags: captions"):
+        load_clip("toy", "openai")
+
+
+def test_tokenizers_have_the_architectures_context_and_merges(tiny_vit_json):
+    ordinary, toy = load_tokenizer(tiny_vit_json), load_tokenizer("toy")
+    assert (ordinary.context_length, ordinary.vocab_size) == (77, 49408)
+    assert (toy.context_length, toy.vocab_size) == (32, 791)
+    assert ordinary.encode("mushroom") != toy.encode("mushroom")
+    assert ordinary.decode(ordinary.encode("a mushroom")) == toy.decode(toy.encode("a mushroom"))
+
+
+def test_merges_lie_beside_the_json_file(tmp_path):
+    config = json.loads(Path(BUILT_IN_ARCHITECTURES["toy"]).read_text())
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"tokenizer's merges .*toy_clip_merges\.txt\.gz.*no file"):
+        load_clip_config(str(path))
+    merges = Path(BUILT_IN_ARCHITECTURES["toy"]).with_name("toy_clip_merges.txt.gz")
+    (tmp_path / merges.name).write_bytes(merges.read_bytes())
+    assert load_tokenizer(str(path)).encode("red boat") == load_tokenizer("toy").encode("red boat")

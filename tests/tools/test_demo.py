@@ -1,0 +1,57 @@
+"""The demo's command line; what it does is tested in tests/toy/test_demo.py."""
+
+import re
+from pathlib import Path
+
+import demo
+import pytest
+
+from pixelclip.toy.demo_report import next_commands
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    made = []
+
+    def run(*arguments):
+        made.append(arguments)
+        return Path(arguments[1]) / "report.html", len(made) > 1
+
+    monkeypatch.setattr(demo, "run_demo", run)
+    return made
+
+
+def test_it_ends_with_the_report_and_three_commands(calls, capsys):
+    assert demo.main(["--output", "here", "SOLVER.MAX_ITER", "3"]) == 0
+    assert calls == [(str(demo.CONFIG), Path("here"), ["SOLVER.MAX_ITER", "3"], False)]
+    printed = capsys.readouterr().out
+    assert "The report is here/report.html (as text: report.md)" in printed
+    assert [line.strip() for line in printed.splitlines()[-3:]] == next_commands(Path("here"))
+    assert "finished before" not in printed
+    assert demo.main(["--fresh"]) == 0
+    assert calls[1] == (str(demo.CONFIG), Path("output/demo"), [], True)
+    assert "finished before; --fresh" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OSError(28, "No space left on device", "x.jpg"), 1, "error: .*No space left.*x.jpg"),
+        (ValueError("other settings"), 1, "error: other settings"),
+        (KeyboardInterrupt(), 130, "the same command goes on"),
+    ],
+)
+def test_errors_are_one_line(monkeypatch, capsys, error, code, message):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(demo, "run_demo", fail)
+    assert demo.main([]) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.strip().splitlines()) == 1
+    assert re.search(message, printed.err)
+
+
+def test_the_default_config_is_there():
+    assert demo.CONFIG.is_file()
