@@ -162,7 +162,7 @@ def _add_legend(figure: Figure, legend: Mapping[str, Sequence[int]]) -> None:
     from matplotlib.patches import Patch
 
     patches = [
-        Patch(facecolor=[value / 255 for value in colour], edgecolor="0.4", label=name)
+        Patch(facecolor="#" + bytes(colour).hex(), edgecolor="0.4", label=name)
         for name, colour in legend.items()
     ]
     figure.legend(

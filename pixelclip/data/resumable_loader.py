@@ -171,6 +171,10 @@ class ResumableLoader:
         processes = comm.get_world_size()
         sampler = PositionSampler(self.position + comm.get_rank(), processes)
         batch_size = self.total_batch_size // processes
+        if self.num_workers:
+            # Before the fork: OpenCV's threads do not survive it, and a child that uses or ends
+            # them waits for ever.
+            _compute_in_one_thread()
         return DataLoader(
             self.stream,
             batch_sampler=BatchSampler(sampler, batch_size, drop_last=True),
@@ -193,6 +197,8 @@ class ResumableLoader:
                 logger.warning("Further broken records of this process are only counted.")
 
 
-def _compute_in_one_thread(_worker: int) -> None:
+def _compute_in_one_thread(_worker: int = 0) -> None:
     """Keep OpenCV, as torch does by itself, from one thread per core in each loading process."""
-    cv2.setNumThreads(1)
+    # To set what is set already could wait for threads that a forked process does not have.
+    if cv2.getNumThreads() != 1:
+        cv2.setNumThreads(1)

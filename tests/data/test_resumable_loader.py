@@ -1,5 +1,7 @@
 import itertools
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,6 +14,7 @@ from pixelclip.data.image_mask_pairs import Pair, PairTable
 from pixelclip.data.resumable_loader import ResumableLoader, SampleStream
 from pixelclip.data.sa1b import SA1BRecords, _Source
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 RECORDS = [{"id": index} for index in range(10)]
 
 
@@ -128,6 +131,20 @@ def test_leaves_the_model_its_random_numbers(num_workers):
 def test_loading_processes_compute_in_one_thread_each():
     loader = make_loader(lambda record: {"threads": cv2.getNumThreads()}, num_workers=1)
     assert {sample["threads"] for batch in take(loader, 2) for sample in batch} == {1}
+
+
+def test_a_process_that_has_used_opencvs_threads_can_load_in_others():
+    """Run elsewhere, because it would hang for ever."""
+    code = (
+        "import cv2, numpy\n"
+        "from tests.data.test_resumable_loader import make_loader, take\n"
+        "cv2.setNumThreads(4)\n"
+        "cv2.GaussianBlur(numpy.zeros((2000, 2000, 3), numpy.uint8), (9, 9), 2)\n"
+        "print(len(take(make_loader(num_workers=2), 3)))\n"
+    )
+    run = [sys.executable, "-c", code]
+    found = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert found.stdout.split() == ["3"], found.stderr
 
 
 def test_samples_are_pinned_where_asked():
