@@ -17,12 +17,12 @@ class SharedRows(NamedTuple):
     Attributes:
         rows: (all rows, k) float32, process after process.
         own: which of the rows are this process's.
-        count: scalar int64, sum of the processes' counts.
+        total: scalar int64, sum of the processes' counts.
     """
 
     rows: Tensor
     own: slice
-    count: Tensor
+    total: Tensor
 
 
 class RowExchange:

@@ -251,7 +251,7 @@ class PixelCLIP(nn.Module):
         shared = self._exchange(scores, count_pixels(maps_of, covered))
         assignment = self.assign_masks(shared.rows)
         self.cluster_usage = torch.bincount(assignment, minlength=num_clusters)
-        self.counted_pixels = shared.count
+        self.counted_pixels = shared.total
         own = assignment[shared.own]
         merged = merge_masks(masks, image_index, own, num_images, num_clusters).flatten(0, 1)
         similarity = cosine_maps(self.image_encoder(strong), cluster_embeddings)  # (B, K, h, w)
@@ -266,7 +266,7 @@ class PixelCLIP(nn.Module):
         """
         covered = cover_images(masks, image_index, len(weak))
         no_scores = torch.zeros(0, 1, device=self.device)
-        self.counted_pixels = self._exchange(no_scores, count_pixels(image_index, covered)).count
+        self.counted_pixels = self._exchange(no_scores, count_pixels(image_index, covered)).total
         mask_features = pool_masks(self.teacher(weak), masks, image_index)  # (N, d)
         counts = torch.bincount(image_index, minlength=len(weak)).tolist()
         similarity = [

@@ -86,7 +86,7 @@ def exchange_rows(rank):
         rows = torch.full((0 if rank == 1 else number, 2), float(rank))
         shared = exchange(rows, torch.tensor(2**40 + rank))
         assert torch.equal(shared.rows[shared.own], rows)
-        received.append((shared.rows, shared.count))
+        received.append((shared.rows, shared.total))
     return received
 
 
@@ -181,4 +181,4 @@ def test_a_single_process_needs_no_group():
     shared = RowExchange()(rows, count)
     assert shared.rows is rows
     assert torch.equal(shared.rows[shared.own], rows)
-    assert shared.count is count
+    assert shared.total is count

@@ -42,7 +42,7 @@ class TrainingStep(SimpleTrainer):
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self._pixelclip: Any = model.module if isinstance(model, DistributedDataParallel) else model
-        self._device_type: str = self._pixelclip.device.type
+        self._device_type = str(self._pixelclip.device.type)
         # "float16" is torch.float16
         self._precision = None if precision is None else getattr(torch, precision)
         self._accumulation_steps = accumulation_steps
@@ -81,21 +81,24 @@ class TrainingStep(SimpleTrainer):
 
     def _accumulate(self, parts: Sequence[Batch]) -> dict[str, Tensor]:
         """Losses and gradients of the whole batch, each part weighted by its covered pixels."""
-        reference, total = None, None
+        weights: list[Tensor] = []
+        reference = torch.ones(())
         sums: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
             with self._within_batch(index, len(parts)):
                 losses = self._forward(part)
                 pixels = self._pixelclip.counted_pixels.float()
-                # Weights of the order of one: float16's range is small.
-                reference = pixels.clamp(min=1) if reference is None else reference
-                weight = pixels / reference
-                total = weight if total is None else total + weight
-                weighted = {name: loss * weight for name, loss in losses.items()}
+                if index == 0:
+                    reference = pixels.clamp(min=1)
+                # Of the order of one: float16's range is small.
+                weights.append(pixels / reference)
+                weighted = {name: loss * weights[-1] for name, loss in losses.items()}
                 for name, loss in self._backward(weighted).items():
                     sums[name] = sums[name] + loss if name in sums else loss
+        total = torch.stack(weights).sum()
         total = torch.where(total > 0, total, 1.0)  # without any mask, all of it is zero
-        torch._foreach_div_([p.grad for p in self.model.parameters() if p.grad is not None], total)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, 1 / total)
         return {name: loss / total for name, loss in sums.items()}
 
     @contextmanager

@@ -10,6 +10,8 @@ bias; outside of the map there are zeros). The combined kernels are computed fro
 each call, so that parameters, their gradients and checkpoints are those of the plain layers.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,16 +52,16 @@ class MaskDecoder(nn.Module):
             per_input = torch.cat([self.conv0.weight.flatten(1), self.conv0.bias[:, None]], dim=1)
             kernel = torch.einsum("ki,kmyx->imyx", per_input, self.up1.weight)  # (10, 64, 2, 2)
             bias = F.pad(self.up1.bias.expand(1, -1), (0, 0, 9, 0))  # (10, 64)
-            kernel = _join_kernels(kernel + bias[:, :, None, None], self.conv1[0].weight)
+            kernel = _join_kernels(kernel + bias[:, :, None, None], self.conv1[0])
         return F.conv_transpose2d(inputs, kernel, stride=2, padding=1)
 
     def _second_upsampling(self, features: Tensor) -> Tensor:
         """``conv2[0](up2(features))``, (n, 32, 4h, 4w)."""
         with _full_precision(features):
             assert self.up2.bias is not None
-            kernel = _join_kernels(self.up2.weight, self.conv2[0].weight)
+            kernel = _join_kernels(self.up2.weight, self.conv2[0])
             bias = self.up2.bias[None, :, None, None].expand(1, -1, 2, 2)
-            bias_kernel = _join_kernels(bias, self.conv2[0].weight)
+            bias_kernel = _join_kernels(bias, self.conv2[0])
             one = features.new_ones((1, 1, *features.shape[-2:]), dtype=bias.dtype)
             # (1, 32, 4h, 4w); it differs at the border, where the convolution pads with zeros
             offset = F.conv_transpose2d(one, bias_kernel, stride=2, padding=1)
@@ -67,18 +69,18 @@ class MaskDecoder(nn.Module):
         return upsampled.add_(offset.to(upsampled.dtype))
 
 
-def _join_kernels(upsampling: Tensor, convolution: Tensor) -> Tensor:
+def _join_kernels(upsampling: Tensor, convolution: Any) -> Tensor:
     """Kernel of a transposed convolution followed by a 3x3 convolution with padding 1.
 
     Args:
         upsampling: (in, middle, 2, 2), of stride 2.
-        convolution: (out, middle, 3, 3).
+        convolution: its weight is (out, middle, 3, 3).
 
     Returns:
         (in, out, 4, 4), of a transposed convolution with stride 2 and padding 1.
     """
     # A transposed convolution's kernel is its response to a single one; so is the composition's.
-    return F.conv2d(upsampling, convolution, padding=2)
+    return F.conv2d(upsampling, convolution.weight, padding=2)
 
 
 def _full_precision(tensor: Tensor) -> torch.autocast:
