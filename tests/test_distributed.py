@@ -125,6 +125,15 @@ def train_in_parts(architecture, rank, processes):
     return loss, *(parameter.grad.clone() for parameter in parameters)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As the processes have, so that sums are added in the same order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
 def results_of_many(request, tiny_vit_json, tiny_convnext_json, tmp_path_factory):
     path = tmp_path_factory.mktemp("processes") / "results.pt"

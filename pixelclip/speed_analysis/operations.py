@@ -5,6 +5,7 @@ fvcore counts neither a backward pass nor fused attention; torch's own counter s
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -27,11 +28,22 @@ def count_operations(step: Callable[[], object]) -> int:
     # It would hide nn.MultiheadAttention's products from the counter.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with FlopCounterMode(display=False, custom_mapping=_attention_on_cpu()) as counter:
+        counter = FlopCounterMode(display=False, custom_mapping=_attention_on_cpu())
+        counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+        with counter:
             step()
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
     return int(counter.get_total_flops())
+
+
+class _NoModules(nullcontext[None]):
+    """In the place of torch's tracker, which counts by module and breaks off in the chunked loss.
+
+    Its hooks do not allow ``torch.autograd.grad``.
+    """
+
+    parents = frozenset({"Global"})
 
 
 def _attention_on_cpu() -> dict[Any, Any]:
