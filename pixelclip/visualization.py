@@ -162,8 +162,8 @@ def _add_legend(figure: Figure, legend: Mapping[str, Sequence[int]]) -> None:
     from matplotlib.patches import Patch
 
     patches = [
-        Patch(facecolor="#" + bytes(colour).hex(), edgecolor="0.4", label=name)
-        for name, colour in legend.items()
+        Patch(facecolor=(red / 255, green / 255, blue / 255), edgecolor="0.4", label=name)
+        for name, (red, green, blue) in legend.items()
     ]
     figure.legend(
         handles=patches,

@@ -7,6 +7,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from pixelclip.config import add_pixelclip_config
@@ -41,8 +42,11 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
         overrides: keys and values in turn, as they would stand on a command line.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError, FileNotFoundError: see :func:`check_run_config`.
     """
+    if not PathManager.isfile(config_file):
+        raise FileNotFoundError(f"The config file {config_file!r} does not exist.")
     cfg = get_cfg()
     add_pixelclip_config(cfg)
     cfg.merge_from_file(config_file)

@@ -38,7 +38,8 @@ class DemoFolder:
     Attributes:
         path: of the folder.
         is_finished: whether the report is written.
-        seconds: how long each stage has taken so far, interrupted attempts included.
+        seconds: how long each stage has taken so far, interrupted attempts included, but not those
+            that the system killed.
     """
 
     def __init__(self, path: Path, settings: str, seconds: dict[str, float], done: bool) -> None:

@@ -253,7 +253,10 @@ def draw_scenes(cfg: CfgNode, evaluations: Sequence[Evaluation], path: Path) -> 
     rows = []
     for record in DatasetCatalog.get(TOY_SCENES_TEST.name)[:_SCENES_SHOWN]:
         inputs = mapper(record)
-        predictions = [predict_labels(evaluation.model, inputs) for evaluation in evaluations]
+        predictions = [
+            evaluation.model.eval().segment_labels([inputs])[0].cpu().numpy()
+            for evaluation in evaluations
+        ]
         rows.append(_picture_row(record, predictions))
     titles = ["picture", "masks", "ground truth", *map(_short_title, evaluations)]
     colours = class_colours(len(CLASS_NAMES)).tolist()
@@ -262,7 +265,7 @@ def draw_scenes(cfg: CfgNode, evaluations: Sequence[Evaluation], path: Path) -> 
 
 
 def _picture_row(
-    record: Mapping[str, str], predictions: Sequence[NDArray[np.int64]]
+    record: Mapping[str, str], predictions: Sequence[NDArray[np.integer]]
 ) -> list[Picture]:
     colours = class_colours(len(CLASS_NAMES))
     picture = np.array(Image.open(record["file_name"]).convert("RGB"))
@@ -277,12 +280,6 @@ def _masks_of_test_scene(image: Path) -> NDArray[np.bool_]:
     seed = next(s.seed for s in SPLITS if image.parts[-3] == s.name)
     index = int(image.stem)
     return np.stack(make_masks(seed, index, make_scene(seed, index)))
-
-
-@torch.no_grad()
-def predict_labels(model: PixelCLIP, inputs: Mapping[str, object]) -> NDArray[np.int64]:
-    """Label map (height, width) of a test input, with the model's vocabulary."""
-    return model.eval()([inputs])[0]["sem_seg"].argmax(dim=0).cpu().numpy()
 
 
 def _title(evaluation: Evaluation) -> str:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pixelclip.engine.setup import setup
+from pixelclip.engine.setup import load_config, setup
 
 CONFIG = "configs/pixelclip_vitb16.yaml"
 
@@ -45,3 +45,12 @@ def test_mistakes_on_the_command_line_are_explained(tmp_path, overrides, problem
 def test_missing_config_file_is_said(tmp_path):
     with pytest.raises(ValueError, match="No --config-file was given"):
         run_setup(tmp_path, config="")
+    with pytest.raises(FileNotFoundError, match=r"'configs/missing\.yaml' does not exist"):
+        run_setup(tmp_path, config="configs/missing.yaml")
+
+
+def test_a_config_is_loaded_without_a_command_line(tmp_path):
+    cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", "7", "OUTPUT_DIR", str(tmp_path / "output")])
+    assert cfg.SOLVER.MAX_ITER == 7
+    assert not cfg.is_frozen()
+    assert not (tmp_path / "output").exists()
