@@ -10,6 +10,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -140,7 +141,9 @@ class ResumableLoader:
         self.skipped: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        for batch in self._build_loader():
+        with _opencv_in_one_thread():
+            batches = iter(self._build_loader())  # starts the loading processes
+        for batch in batches:
             # Before the hand-over: a checkpoint taken after the step must not repeat the batch.
             self.position += self.total_batch_size
             for sample in batch:
@@ -191,6 +194,20 @@ class ResumableLoader:
                 logger.warning("Skipped broken record %d: %s", total, reason)
             if total == _WARNINGS_SHOWN_IN_FULL:
                 logger.warning("Further broken records of this process are only counted.")
+
+
+@contextmanager
+def _opencv_in_one_thread() -> Iterator[None]:
+    """Stop OpenCV's threads inside the block.
+
+    A forked process inherits locks that they hold, but not the threads, and would wait for ever.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _compute_in_one_thread(_worker: int) -> None:
