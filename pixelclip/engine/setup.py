@@ -58,7 +58,8 @@ def merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
     """Merge the end of a command line, KEY VALUE KEY VALUE ..., into a config.
 
     Raises:
-        ValueError: they are no pairs, or a value is of another kind than the key's.
+        ValueError: they are no pairs, a key does not exist, or a value is of another kind than the
+            key's.
     """
     flags = [word for word in overrides if word.startswith("--")]
     if flags or len(overrides) % 2:
@@ -68,6 +69,8 @@ def merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
         )
     try:
         cfg.merge_from_list(overrides)
+    except AssertionError as error:  # what yacs raises for a key that does not exist
+        raise ValueError(str(error)) from error
     except ValueError as error:
         raise ValueError(
             f"{error}. A tuple of one value needs a comma and quotes for the shell: "

@@ -116,7 +116,7 @@ def test_two_configurations_are_measured_in_processes_of_their_own(tiny):
     ("file", "overrides", "error"),
     [
         ("configs/nowhere.yaml", (), FileNotFoundError),
-        (CONFIG, ("MODEL.CLIP.ARC", "x"), KeyError),
+        (CONFIG, ("MODEL.CLIP.ARC", "x"), ValueError),
         (CONFIG, ("MODEL.CLIP.ARCH",), ValueError),
     ],
 )
