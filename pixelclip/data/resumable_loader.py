@@ -10,6 +10,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -140,7 +141,9 @@ class ResumableLoader:
         self.skipped: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        for batch in self._build_loader():
+        with _opencv_in_one_thread():
+            batches = iter(self._build_loader())  # starts the loading processes
+        for batch in batches:
             # Before the hand-over: a checkpoint taken after the step must not repeat the batch.
             self.position += self.total_batch_size
             for sample in batch:
@@ -171,10 +174,6 @@ class ResumableLoader:
         processes = comm.get_world_size()
         sampler = PositionSampler(self.position + comm.get_rank(), processes)
         batch_size = self.total_batch_size // processes
-        if self.num_workers:
-            # Before the fork: OpenCV's threads do not survive it, and a child that uses or ends
-            # them waits for ever.
-            _compute_in_one_thread()
         return DataLoader(
             self.stream,
             batch_sampler=BatchSampler(sampler, batch_size, drop_last=True),
@@ -197,8 +196,20 @@ class ResumableLoader:
                 logger.warning("Further broken records of this process are only counted.")
 
 
-def _compute_in_one_thread(_worker: int = 0) -> None:
+@contextmanager
+def _opencv_in_one_thread() -> Iterator[None]:
+    """Stop OpenCV's threads inside the block.
+
+    A forked process inherits locks that they hold, but not the threads, and would wait for ever.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _compute_in_one_thread(_worker: int) -> None:
     """Keep OpenCV, as torch does by itself, from one thread per core in each loading process."""
-    # To set what is set already could wait for threads that a forked process does not have.
-    if cv2.getNumThreads() != 1:
-        cv2.setNumThreads(1)
+    cv2.setNumThreads(1)

@@ -118,8 +118,8 @@ def merge_views(views: Sequence[View], scores: Sequence[Tensor], output_size: Si
     """
     merged = scores[0].new_empty((*output_size, len(scores[0])))
     scores = _turn_back(views, scores)
-    # A GPU does all at once; a CPU what fits into its cache.
-    for tile in _tiles(output_size, max(output_size) if merged.is_cuda else 32):
+    # A GPU does all at once; on a CPU that would need three times the memory of the result.
+    for tile in _tiles(output_size, max(output_size) if merged.is_cuda else 128):
         top, left, bottom, right = tile
         merged[top:bottom, left:right] = _merge_tile(views, scores, tile).permute(1, 2, 0)
     return merged.permute(2, 0, 1)  # (out_h, out_w, C) -> (C, out_h, out_w)

@@ -78,7 +78,8 @@ class LocalParty:
     ) -> None:
         cfg = configuration.load()
         allow_tf32()
-        self._is_amp = command == "train" and cfg.SOLVER.AMP.ENABLED
+        is_amp = command == "train" and cfg.SOLVER.AMP.ENABLED
+        self._precision = cfg.SOLVER.AMP.PRECISION if is_amp else "float32"
         self._workload = build_workload(command, cfg, photographs, folder)
         self._device = self._workload.device
 
@@ -113,11 +114,8 @@ class LocalParty:
         return {**shares, "the rest": 1 - sum(shares.values())}
 
     def _peak(self) -> Result:
-        dtype = torch.float32
-        if self._is_amp:
-            dtype = torch.float16 if self._device.type == "cuda" else torch.bfloat16
-        name = str(dtype).removeprefix("torch.")
-        return {"peak_dtype": name, "peak_operations_per_second": measure_peak(self._device, dtype)}
+        peak = measure_peak(self._device, getattr(torch, self._precision))
+        return {"peak_dtype": self._precision, "peak_operations_per_second": peak}
 
 
 class RemoteParty:

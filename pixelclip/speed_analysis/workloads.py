@@ -154,16 +154,22 @@ def _training_stages(trainer: Trainer) -> list[Stage]:
         Stage(model.teacher, "update", "momentum update"),
         Stage(model, "preprocess", "preprocessing"),
         Stage(model.teacher, "forward", "teacher"),
-        Stage(model.class_prompts, "forward", "text encoder"),
+        _stage_of(model.class_prompts, "text encoder"),
         Stage(model, "score_masks", "pooling and Sinkhorn"),
         Stage(model, "assign_masks", "pooling and Sinkhorn"),
-        Stage(model.image_encoder, "forward", "student, forward"),
+        _stage_of(model.image_encoder, "student, forward"),
         Stage(meta_arch, "cover_images", "targets"),
         Stage(meta_arch, "merge_masks", "targets"),
         Stage(meta_arch, "decoded_mask_loss", "mask decoder and loss, both ways"),
         Stage(torch.Tensor, "backward", "backward"),
         Stage(trainer._trainer.optimizer, "step", "optimizer"),
     ]
+
+
+def _stage_of(module: torch.nn.Module, name: str) -> Stage:
+    """The stage of a module's calls, compiled or not."""
+    is_compiled = getattr(module, "_compiled_call_impl", None) is not None
+    return Stage(module, "_compiled_call_impl" if is_compiled else "forward", name)
 
 
 class EvalWorkload:
@@ -182,7 +188,7 @@ class EvalWorkload:
         self._done = 0
         self.stages = [
             Stage(meta_arch, "make_views", "resizing images"),
-            Stage(self._model.image_encoder, "forward", "image encoder"),
+            _stage_of(self._model.image_encoder, "image encoder"),
             Stage(self._model, "class_scores", "similarity with the text"),
             Stage(meta_arch, "label_views", "upsampling and labels"),
         ]

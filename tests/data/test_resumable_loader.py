@@ -1,10 +1,9 @@
 import itertools
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from detectron2.utils import comm
@@ -14,7 +13,6 @@ from pixelclip.data.image_mask_pairs import Pair, PairTable
 from pixelclip.data.resumable_loader import ResumableLoader, SampleStream
 from pixelclip.data.sa1b import SA1BRecords, _Source
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 RECORDS = [{"id": index} for index in range(10)]
 
 
@@ -133,18 +131,18 @@ def test_loading_processes_compute_in_one_thread_each():
     assert {sample["threads"] for batch in take(loader, 2) for sample in batch} == {1}
 
 
-def test_a_process_that_has_used_opencvs_threads_can_load_in_others():
-    """Run elsewhere, because it would hang for ever."""
-    code = (
-        "import cv2, numpy\n"
-        "from tests.data.test_resumable_loader import make_loader, take\n"
-        "cv2.setNumThreads(4)\n"
-        "cv2.GaussianBlur(numpy.zeros((2000, 2000, 3), numpy.uint8), (9, 9), 2)\n"
-        "print(len(take(make_loader(num_workers=2), 3)))\n"
-    )
-    run = [sys.executable, "-c", code]
-    found = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
-    assert found.stdout.split() == ["3"], found.stderr
+def test_loading_processes_start_beside_opencvs_threads():
+    """With these running, a forked process that sets their number used to wait for ever."""
+    image = np.zeros((700, 700, 3), np.uint8)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        for _ in range(4):
+            cv2.GaussianBlur(image, (0, 0), 2.0)
+            assert len(take(make_loader(num_workers=2), 2)) == 2
+            assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def test_samples_are_pinned_where_asked():
@@ -175,14 +173,14 @@ class ReportMemory:
 
 
 def growth_over_an_epoch(records):
-    """MiB by which a loading process grows from the first tenth of an epoch to its end."""
+    """MiB by which a loading process grows from the first hundredth of an epoch to its end."""
     loader = ResumableLoader(
         records, ReportMemory(len(records)), total_batch_size=100, seed=0, num_workers=1
     )
     batches = itertools.islice(iter(loader), len(records) // 100)
     memory = [x["private MiB"] for batch in batches for x in batch if "private MiB" in x]
     assert len(memory) == 100
-    return memory[-1] - memory[9]
+    return memory[-1] - memory[0]
 
 
 @pytest.mark.slow
@@ -192,5 +190,5 @@ def test_memory_of_a_loading_process_is_flat_over_a_hundred_thousand_records():
     growth = growth_over_an_epoch(records)
     of_dicts = growth_over_an_epoch([dict(record) for record in records])
     print(f"growth of a worker in MiB: {growth:.2f}; with a list of dictionaries: {of_dicts:.2f}")
-    assert growth < 1
-    assert of_dicts > 20
+    assert growth < 2
+    assert of_dicts > 10

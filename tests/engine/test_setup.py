@@ -28,6 +28,7 @@ def test_merges_freezes_and_falls_back_to_the_cpu(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
+        (["MODEL.CLIP.ARC", "x"], "Non-existent key: MODEL.CLIP.ARC"),
         (["TEST.IMS_PER_BATCH", "0"], "TEST.IMS_PER_BATCH is 0"),
         (["--resume"], "put the flag --resume before them"),
         (["SOLVER.MAX_ITER", "1", "--num-gpus", "2"], "flag --num-gpus before"),
