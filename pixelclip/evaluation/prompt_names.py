@@ -70,6 +70,6 @@ def count_masks_of_prompts(
     for inputs in batches:
         masks, image_index = gather_training_masks(inputs, model.mask_resolution, model.device)
         features = model.teacher(model.preprocess([x["image"] for x in inputs]))
-        assignment = model.assign_masks(model.score_masks(features, masks, image_index, prompts))
-        counts += torch.bincount(assignment, minlength=len(prompts))
+        scores = model.score_masks(features, masks, image_index, prompts)
+        counts += torch.bincount(model.assign_masks(scores), minlength=len(prompts))
     return counts
