@@ -223,7 +223,8 @@ def _training(cfg: CfgNode, entries: Sequence[Mapping[str, float]]) -> list[Bloc
         Heading("Training"),
         Paragraph(
             f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} scenes with "
-            f"{cfg.MODEL.PIXELCLIP.NUM_CLUSTERS} class prompts, seed {cfg.SEED}; "
+            f"{cfg.MODEL.PIXELCLIP.NUM_CLUSTERS} class prompts on the dense path "
+            f'"{cfg.MODEL.CLIP.DENSE_PATH}", seed {cfg.SEED}; '
             f"{skipped} broken records were skipped."
         ),
         Figure("pictures/training.png", "The loss, and how the masks of a batch share the prompts"),
