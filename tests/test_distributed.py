@@ -73,6 +73,7 @@ def _work(rank, processes, port, architectures, path):
     results["exchange"] = exchange_rows(rank)
     if processes == 2:
         results["parts"] = train_in_parts(architectures[0], rank, processes)
+    else:
         train_ablations(architectures[0], rank)
     if rank == 0:
         torch.save(results, path)

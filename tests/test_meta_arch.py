@@ -329,6 +329,7 @@ def test_a_vocabulary_is_embedded_once(tiny_model, monkeypatch):
     assert not tiny_model._text_classifiers
 
 
+@pytest.mark.slow
 def test_compiled_modules_keep_names_and_values(tiny_config_of_each, monkeypatch):
     # Without code generation, which needs a compiler; test_cuda.py runs all of it.
     compiler = functools.partial(torch.compile, backend="aot_eager")

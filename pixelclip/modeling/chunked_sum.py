@@ -54,7 +54,9 @@ class _ChunkedSum(torch.autograd.Function):
             indices = slice(start, min(start + chunk_size, len(items)))
             chunk = items[indices].detach().requires_grad_(differentiate)
             with torch.set_grad_enabled(differentiate):
-                scaled = partial_sum(chunk, indices) * _GRADIENT_SCALE
+                # As a view: hooks of modules, such as those of torch's operation counter, refuse
+                # to be put on the very tensor whose gradient is asked for.
+                scaled = partial_sum(chunk.view_as(chunk), indices) * _GRADIENT_SCALE
             total += scaled.detach() / _GRADIENT_SCALE
             if differentiate:
                 chunk_gradient, *rest = torch.autograd.grad(scaled, [chunk, *trained])

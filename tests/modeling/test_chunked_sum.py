@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from pixelclip.modeling.chunked_sum import chunked_sum
 
@@ -80,3 +81,11 @@ def test_second_derivatives_are_refused():
     (gradient,) = torch.autograd.grad(total, items, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         gradient.sum().backward()
+
+
+def test_operations_inside_are_counted():
+    layer, items = torch.nn.Linear(3, 2), torch.randn(10, 3, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        total = chunked_sum(lambda chunk, _: layer(chunk).sum(), items, [*layer.parameters()], 4)
+        total.backward()
+    assert counter.get_total_flops() == 3 * 2 * 10 * 3 * 2
