@@ -17,9 +17,7 @@ def format_result(result: Result) -> str:
         ["images a step", *(str(p["images_per_step"]) for p in parties)],
         ["images per second", *(f"{p['images_per_second']:.2f}" for p in parties)],
         ["peak memory (GB)", *(_billions(p["peak_memory_bytes"], 2) for p in parties)],
-        ["operations a step (10^9)", *(_billions(p["operations_per_step"]) for p in parties)],
-        ["10^9 operations a second", *(_billions(p["operations_per_second"]) for p in parties)],
-        ["share of a matrix product's", *(_share_of_peak(p) for p in parties)],
+        *_operation_rows(parties),
         *_stage_rows(parties),
     ]
     names = [f"{index + 1}: {party['name']}" for index, party in enumerate(parties)]
@@ -38,6 +36,16 @@ def _billions(value: float, digits: int = 1) -> str:
 
 def _range(seconds: list[float]) -> str:
     return f"{1e3 * min(seconds):.1f} to {1e3 * max(seconds):.1f}"
+
+
+def _operation_rows(parties: list[Result]) -> list[list[str]]:
+    if not any(party["operations_per_step"] for party in parties):
+        return []
+    return [
+        ["operations a step (10^9)", *(_billions(p["operations_per_step"]) for p in parties)],
+        ["10^9 operations a second", *(_billions(p["operations_per_second"]) for p in parties)],
+        ["share of a matrix product's", *(_share_of_peak(p) for p in parties)],
+    ]
 
 
 def _share_of_peak(party: Result) -> str:

@@ -50,6 +50,7 @@ def test_every_command_measures_what_it_says(tiny, command, images, stages, comp
     assert party["peak_memory_bytes"] > 50e6
     table = format_result(result)
     assert "images per second" in table and "the rest" in table
+    assert ("share of a matrix product's" in table) == computes
     path = tmp_path / "speed.json"
     save_result(result, str(path))
     assert json.loads(path.read_text()) == result
