@@ -150,10 +150,6 @@ class PixelCLIP(nn.Module):
         self.register_buffer("_text_classifier", None, persistent=False)
         # By names and templates; the latest one used stands last.
         self._text_classifiers: dict[tuple[tuple[str, ...], str], Tensor] = {}
-        if compile_modules:
-            # In place, so that the names of parameters do not change.
-            for module in (image_encoder, teacher.image_encoder, mask_decoder):
-                module.compile()
         # The classifier belongs to the text encoder's weights: new weights, new classifier.
         self.register_load_state_dict_post_hook(_forget_text_classifier)
         self._exchange = RowExchange()
@@ -161,6 +157,8 @@ class PixelCLIP(nn.Module):
         self.register_buffer("cluster_usage", torch.zeros(0, dtype=torch.long), False)
         # Number of pixels, scalar int64, over which that batch's loss is the mean.
         self.register_buffer("counted_pixels", torch.zeros((), dtype=torch.long), False)
+        if compile_modules:
+            _compile_in_place(image_encoder, teacher.image_encoder, mask_decoder)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -462,6 +460,12 @@ def cosine_maps(features: Tensor, vectors: Tensor) -> Tensor:
     """Cosines (B, n, h, w) float32 between dense features (B, h, w, d) and vectors (n, d)."""
     with torch.autocast(features.device.type, enabled=False):
         return cosine_similarity(features.float(), vectors.float()).permute(0, 3, 1, 2)
+
+
+def _compile_in_place(*modules: nn.Module) -> None:
+    """Compile without a wrapper, which would change the names of parameters."""
+    for module in modules:
+        module.compile()
 
 
 def _forget_text_classifier(model: PixelCLIP, _incompatible_keys: Any) -> None:

@@ -51,7 +51,7 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     add_pixelclip_config(cfg)
     cfg.merge_from_file(config_file)
     merge_overrides(cfg, list(overrides))
-    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     register_sem_seg_folders(cfg.DATASETS.SEM_SEG_FOLDERS)
     check_run_config(cfg)

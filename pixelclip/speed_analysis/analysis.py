@@ -12,11 +12,10 @@ from statistics import median
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from pixelclip.config import add_pixelclip_config
-from pixelclip.engine.setup import allow_tf32, merge_overrides
+from pixelclip.engine.setup import allow_tf32, load_config
 from pixelclip.speed_analysis.generated_photographs import write_photographs
 from pixelclip.speed_analysis.operations import count_operations, measure_peak, synchronize
 from pixelclip.speed_analysis.peak_memory import read_peak_memory, reset_peak_memory
@@ -37,21 +36,13 @@ class Configuration(NamedTuple):
     overrides: tuple[str, ...]
 
     def load(self) -> CfgNode:
-        """The config, without weights and, where there is no GPU, on the CPU.
+        """The config, without weights; see :func:`pixelclip.engine.setup.load_config`.
 
         Raises:
             ValueError, KeyError, FileNotFoundError: the file or the overrides are wrong.
         """
-        if not Path(self.file).is_file():
-            raise FileNotFoundError(f"the config file {self.file} does not exist")
-        cfg = get_cfg()
-        add_pixelclip_config(cfg)
-        cfg.merge_from_file(self.file)
-        merge_overrides(cfg, list(self.overrides))
-        cfg.MODEL.CLIP.PRETRAINED = cfg.MODEL.WEIGHTS = ""
-        if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-            cfg.MODEL.DEVICE = "cpu"
-        return cfg
+        without_weights = ("MODEL.WEIGHTS", "", "MODEL.CLIP.PRETRAINED", "")
+        return load_config(self.file, (*self.overrides, *without_weights))
 
     def __str__(self) -> str:
         return " ".join((Path(self.file).stem, *self.overrides))

@@ -4,6 +4,7 @@ import json
 from statistics import median
 
 from pixelclip.atomic_write import atomic_writer
+from pixelclip.evaluation.benchmark_table import layout_markdown_table
 from pixelclip.speed_analysis.analysis import Result
 
 
@@ -21,7 +22,7 @@ def format_result(result: Result) -> str:
         *_stage_rows(parties),
     ]
     names = [f"{index + 1}: {party['name']}" for index, party in enumerate(parties)]
-    return "\n".join([*names, "", *_align(rows), *_comparison(parties)])
+    return "\n".join([*names, "", layout_markdown_table(rows, len(rows[0])), *_comparison(parties)])
 
 
 def save_result(result: Result, path: str) -> None:
@@ -59,15 +60,6 @@ def _stage_rows(parties: list[Result]) -> list[list[str]]:
     shares = [[party["stages"].get(name, 0.0) for party in parties] for name in names]
     ordered = sorted(zip(names, shares, strict=True), key=lambda row: -max(row[1]))
     return [[name, *(f"{100 * share:.1f}%" for share in of_name)] for name, of_name in ordered]
-
-
-def _align(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    return [lines[0], "|" + "|".join("-" * (n + 2) for n in widths) + "|", *lines[1:]]
 
 
 def _comparison(parties: list[Result]) -> list[str]:

@@ -13,12 +13,13 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
+from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
 from pixelclip.atomic_write import atomic_writer
-from pixelclip.config import add_pixelclip_config
 from pixelclip.engine import Trainer
+from pixelclip.engine.setup import load_config
 from pixelclip.toy.clip_masks import write_clip_masks
 from pixelclip.toy.scenes import CLASS_NAMES
 from pixelclip.toy.textures import STUFF_NAMES
@@ -130,15 +131,11 @@ def toy_config(
     overrides: Sequence[Any], dataset: str, output: Path, seed: int, config_file: str = _CONFIG_FILE
 ) -> CfgNode:
     """The demo's config with some keys changed, a test set, an output folder and a seed."""
-    cfg = get_cfg()
-    add_pixelclip_config(cfg)
-    cfg.merge_from_file(config_file)
+    cfg = load_config(config_file)
     cfg.merge_from_list(list(overrides))
     cfg.DATASETS.TEST = (dataset,)
     cfg.OUTPUT_DIR = str(output)
     cfg.SEED = seed
-    if not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
     return cfg
 
@@ -185,6 +182,8 @@ def run_variant(variant: Variant, seed: int, output: Path, dataset: str) -> dict
     if "toy_scenes_clip_masks_train" in cfg.DATASETS.TRAIN:
         write_clip_masks(cfg)
     folder.mkdir(parents=True, exist_ok=True)
+    # Prompts and decoder begin at random.
+    seed_all_rng(seed)
     figures = summarise(_train(cfg) if variant.is_trained else _evaluate(cfg))
     _write(stored, json.dumps(figures))
     return figures

@@ -126,7 +126,7 @@ class Pretraining:
         self.step = 0
         self.seconds = 0.0
         self.clip = load_clip(ARCHITECTURE, "").train()
-        self.text_encoder = TextEncoder(self.clip).requires_grad_()
+        self.text_encoder = TextEncoder(self.clip, load_tokenizer(ARCHITECTURE)).requires_grad_()
         self.optimizer = _build_optimizer(self.clip, settings)
         self.loss = ClipLoss()
 

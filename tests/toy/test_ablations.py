@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from pixelclip.toy import ablations
 from pixelclip.toy.ablations import (
@@ -81,6 +82,19 @@ def test_finished_runs_are_not_repeated(tmp_path: Path, monkeypatch: pytest.Monk
     assert json.loads((tmp_path / "ablations.json").read_text())[PUBLISHED][1]["mIoU"] == 1.0
     assert reproduce_ablations(variants, [1, 2], tmp_path) == table
     assert len(calls) == 3
+
+
+def test_a_run_begins_with_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(cfg: object) -> dict[str, dict[str, float]]:
+        drawn = torch.rand(()).item()
+        return {"sem_seg": {"mIoU": drawn, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
+
+    monkeypatch.setattr(ablations, "_train", pretend)
+    first, again, other = (
+        run_variant(VARIANTS[0], seed, tmp_path / folder, "toy_scenes_val")["mIoU"]
+        for folder, seed in (("first", 5), ("again", 5), ("other", 6))
+    )
+    assert first == again != other
 
 
 def test_a_run_without_a_figure_is_repeated(
