@@ -10,6 +10,7 @@ PIXELCLIP_REQUIRES = [
     "timm>=1.0",
     "numpy>=1.26",
     "scipy>=1.11",
+    "scikit-image>=0.22",
     "Pillow>=9.5",
     "fvcore>=0.1.5.post20221221",
     "iopath>=0.1.9",
@@ -33,6 +34,25 @@ DETECTRON2_REQUIRES = [
     "yacs>=0.1.8",
 ]
 
+# What single tools need; each says so when it is missing.
+OPTIONAL_REQUIRES = {
+    "masks": ["transformers>=4.57"],  # SAM, SAM-HQ and SAM 2 in tools/generate_masks.py
+    "visualization": ["scikit-learn>=1.3"],  # t-SNE in tools/visualize_prompts.py
+    "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],  # tools/export.py
+    "web": ["gradio>=6"],  # tools/web_demo.py
+}
+ALL_OPTIONAL_REQUIRES = [name for names in OPTIONAL_REQUIRES.values() for name in names]
+
+DEVELOPMENT_REQUIRES = [
+    "diffusers>=0.35",  # the tests load exported prompts with it
+    "hypothesis>=6.100",
+    "mypy>=1.10",
+    "pdoc>=14",
+    "pytest>=8.2",
+    "ruff>=0.6",
+    "selenium>=4.20",  # the tests of the web page; Chromium comes from the system
+]
+
 setup(
     name="pixelclip",
     version="0.1.0",
@@ -43,5 +63,9 @@ setup(
     packages=find_packages(include=["pixelclip", "pixelclip.*"]),
     package_data={"pixelclip": ["**/*.json", "**/*.yaml", "**/*.txt.gz", "**/*.safetensors"]},
     install_requires=PIXELCLIP_REQUIRES + DETECTRON2_REQUIRES,
-    extras_require={"dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8.2", "ruff>=0.6"]},
+    extras_require={
+        **OPTIONAL_REQUIRES,
+        "all": ALL_OPTIONAL_REQUIRES,
+        "dev": ALL_OPTIONAL_REQUIRES + DEVELOPMENT_REQUIRES,
+    },
 )
