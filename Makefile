@@ -35,6 +35,11 @@ test: install
 test-all: install
 	$(VENV)/bin/python -m pytest $(TEST_OPTIONS)
 
+# The docstrings as web pages, output/docs/index.html; nothing in them needs a network.
+MODULES = $(subst /,.,$(patsubst %/__init__,%,$(basename $(sort $(shell find pixelclip -name '*.py')))))
+docs: install
+	$(VENV)/bin/python -m pdoc --docformat google --output-directory output/docs $(MODULES)
+
 # Options: make docs-check DOCS_OPTIONS=README.md
 docs-check: install
 	$(VENV)/bin/python -m tests.documents.check $(DOCS_OPTIONS)

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -42,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(small_world.__doc__)
     folder = Path(tempfile.mkdtemp(prefix="docs-check-"))
     sessions = [Session(build_world(folder, document)) for document in blocks]
-    with ThreadPoolExecutor(max(1, options.jobs)) as pool:
-        failures = sum(pool.map(run_document, sessions, blocks.values()))
+    failures = run_documents(sessions, list(blocks.values()), max(1, options.jobs))
     if failures:
         print(f"{failures} blocks failed; what they left is in {folder}")
         return 1
@@ -78,6 +78,23 @@ def build_world(folder: Path, document: str) -> SmallWorld:
     with open(folder / f"{name}.log", "w") as log:
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             return build_small_world(REPOSITORY, folder / name, DOCUMENTS[document])
+
+
+def run_documents(
+    sessions: Sequence[Session], blocks: Sequence[Sequence[CodeBlock]], jobs: int
+) -> int:
+    """Run the blocks of each document in its session; return how many failed.
+
+    An interruption, or a SIGTERM, ends what the blocks have started, too.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            return sum(pool.map(run_document, sessions, blocks))
+        except KeyboardInterrupt:
+            for session in sessions:
+                session.stop()
+            raise
 
 
 def run_document(session: Session, blocks: Sequence[CodeBlock]) -> int:

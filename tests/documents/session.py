@@ -43,9 +43,19 @@ class Session:
         self._timeout = timeout
         self._environment = world.environment
         self._folder = str(world.root)
+        self._process: subprocess.Popen | None = None
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """From another thread: end what runs now, and let every later block fail."""
+        self._is_stopped = True
+        if self._process is not None:
+            _kill(self._process)
 
     def run(self, block: CodeBlock) -> str | None:
         """Run a block; return None, or what was run and printed, and why that is a failure."""
+        if self._is_stopped:
+            return "interrupted"
         if block.language == TEXT:
             return None
         if block.language == DATA:
@@ -64,7 +74,7 @@ class Session:
         program = "python" if script.suffix == ".py" else "bash"
         exported = script.with_suffix(".env")
         with open(log, "w") as output:
-            process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [program, str(script)],
                 cwd=self._folder,
                 env={**self._environment, "DOCS_CHECK_EXPORTED": str(exported)},
@@ -73,7 +83,7 @@ class Session:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            problem = _wait(process, log, until, self._timeout)
+            problem = _wait(self._process, log, until, self._timeout)
         if problem is None and exported.exists():
             self._go_on_from(exported.read_text())
         return problem
