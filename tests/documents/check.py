@@ -74,10 +74,12 @@ def select_blocks(places: Sequence[str] = ()) -> dict[str, list[CodeBlock]]:
 
 def build_world(folder: Path, document: str) -> SmallWorld:
     """Build the world of a document's reader below a folder; what that prints goes to a file."""
-    name = Path(document).stem
-    with open(folder / f"{name}.log", "w") as log:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            return build_small_world(REPOSITORY, folder / name, DOCUMENTS[document])
+    root = folder / Path(document).stem
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(open(root.with_suffix(".log"), "w"))
+        stack.enter_context(contextlib.redirect_stdout(log))
+        stack.enter_context(contextlib.redirect_stderr(log))
+        return build_small_world(REPOSITORY, root, DOCUMENTS[document])
 
 
 def run_documents(

@@ -1,5 +1,6 @@
 """A reader who runs a document's code blocks one after the other, in one terminal."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -132,8 +133,6 @@ def _wait(process: subprocess.Popen, log: Path, until: str, timeout: float) -> s
 
 
 def _kill(process: subprocess.Popen) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

@@ -23,7 +23,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SmallWorld:
 
 
 def test_every_config_is_small_and_runs_without_downloads(world):
-    configs = [path for path in (world.root / "configs").rglob("*.yaml") if "_BASE_" in path.read_text()]
+    configs = [
+        path for path in (world.root / "configs").rglob("*.yaml") if "_BASE_" in path.read_text()
+    ]
     assert len(configs) > 20
     for path in configs:
         cfg = load_config(str(path))
