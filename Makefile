@@ -35,10 +35,9 @@ test: install
 test-all: install
 	$(VENV)/bin/python -m pytest $(TEST_OPTIONS)
 
-# The docstrings as web pages, output/docs/index.html; nothing in them needs a network.
-MODULES = $(subst /,.,$(patsubst %/__init__,%,$(basename $(sort $(shell find pixelclip -name '*.py')))))
+# The docstrings as web pages: output/docs/index.html
 docs: install
-	$(VENV)/bin/python -m pdoc --docformat google --output-directory output/docs $(MODULES)
+	$(VENV)/bin/python tools/render_docs.py
 
 # Options: make docs-check DOCS_OPTIONS=README.md
 docs-check: install
