@@ -1,0 +1,81 @@
+"""The mask generators by name."""
+
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+
+from pixelclip.mask_generation.mask_generator import MaskGenerator
+
+# Each generator's model where none is named; "" for those that have none.
+DEFAULT_MODELS = {
+    "superpixels": "",
+    "sam": "facebook/sam-vit-huge",
+    "sam_hq": "syscv-community/sam-hq-vit-huge",
+    "sam2": "facebook/sam2.1-hiera-large",
+    "dino": "vit_small_patch16_224.dino",
+    "dinov2": "vit_small_patch14_dinov2.lvd142m",
+}
+_SEGMENT_ANYTHING = ("sam", "sam_hq", "sam2")
+
+
+@dataclass(frozen=True)
+class GeneratorChoice:
+    """A mask generator that is not built yet.
+
+    Args:
+        name: one of ``DEFAULT_MODELS``.
+        model: "" for the generator's default. For SAM, SAM-HQ and SAM 2, a name on Hugging Face's
+            hub or a folder; for DINO and DINOv2, a name of timm's, or a weights file of the default
+            model.
+        num_clusters: into how many regions DINO and DINOv2 divide a photograph.
+
+    Raises:
+        ValueError: an unknown name, a model for a generator that has none, or no cluster.
+        ModuleNotFoundError: the generator's package is not installed.
+    """
+
+    name: str = "superpixels"
+    model: str = ""
+    num_clusters: int = 16
+
+    def __post_init__(self) -> None:
+        if self.name not in DEFAULT_MODELS:
+            raise ValueError(
+                f"The mask generator {self.name!r} is unknown; choose one of "
+                f"{', '.join(DEFAULT_MODELS)}."
+            )
+        if self.model and not DEFAULT_MODELS[self.name]:
+            raise ValueError(f"{self.name} have no model; got {self.model!r}. Leave it out.")
+        if self.num_clusters < 1:
+            raise ValueError(f"{self.num_clusters} clusters were asked for; expected at least 1.")
+        if self.name in _SEGMENT_ANYTHING and not importlib.util.find_spec("transformers"):
+            raise ModuleNotFoundError(
+                f"The mask generator {self.name} needs the package transformers: "
+                'pip install -e ".[masks]"'
+            )
+
+    @property
+    def has_network(self) -> bool:
+        """Whether it computes on a GPU where there is one."""
+        return bool(DEFAULT_MODELS[self.name])
+
+    def build(self, device: torch.device) -> MaskGenerator:
+        """Load what the generator needs; ``device`` is where its network computes, if it has one.
+
+        Raises:
+            ValueError, RuntimeError: the model cannot be loaded.
+        """
+        # Imported only where it is used: scikit-image and transformers take seconds.
+        model = self.model or DEFAULT_MODELS[self.name]
+        if self.name in _SEGMENT_ANYTHING:
+            from pixelclip.mask_generation.segment_anything import SegmentAnythingGenerator
+
+            return SegmentAnythingGenerator(model, device)
+        if self.has_network:
+            from pixelclip.mask_generation.dino import DinoGenerator
+
+            return DinoGenerator(model, device, self.num_clusters)
+        from pixelclip.mask_generation.superpixels import SuperpixelGenerator
+
+        return SuperpixelGenerator()
