@@ -67,7 +67,8 @@ def save_tiny_sam_2(folder: Path) -> str:
     sides = {"height": SIDE, "width": SIDE}
     masks = {"height": SIDE // 4, "width": SIDE // 4}
     processor = transformers.Sam2ImageProcessor(size=sides, mask_size=masks)
-    return _save(transformers.Sam2Model(config), processor, folder)
+    # SAM 2 takes the sigmoid of it.
+    return _save(transformers.Sam2Model(config), processor, folder, iou_bias=3.0)
 
 
 def _config(kind: type, **of_decoder: int) -> transformers.PretrainedConfig:
@@ -88,7 +89,9 @@ def _processor() -> transformers.SamImageProcessor:
 
 
 @torch.no_grad()
-def _save(model: torch.nn.Module, processor: object, folder: Path) -> str:
+def _save(
+    model: torch.nn.Module, processor: object, folder: Path, iou_bias: float = 0.95
+) -> str:
     """Random weights whose masks have steep borders and are believed in, so that some are kept."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
@@ -98,7 +101,7 @@ def _save(model: torch.nn.Module, processor: object, folder: Path) -> str:
     for head in decoder.output_hypernetworks_mlps:
         head.proj_out.weight *= 1e4
     decoder.iou_prediction_head.proj_out.weight.zero_()
-    decoder.iou_prediction_head.proj_out.bias.fill_(0.95)
+    decoder.iou_prediction_head.proj_out.bias.fill_(iou_bias)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)
