@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pixelclip.mask_generation.generate import generate_masks
 from pixelclip.mask_generation.generators import DEFAULT_MODELS, GeneratorChoice
+from pixelclip.mask_generation.photographs import COPIES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error: no mask was found in any photograph", file=sys.stderr)
         return 1
     print(f"Look at {options.output / 'contact_sheet.png'}; to train on the masks:")
-    print(f"    export SAM_DATASETS={(options.output / 'photographs').absolute()}")
+    print(f"    export SAM_DATASETS={(options.output / COPIES).absolute()}")
     return 0
 
 

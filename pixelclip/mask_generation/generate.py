@@ -65,7 +65,7 @@ def generate_masks(
         ValueError: the output is no folder to write to, or holds another generator's masks.
         OSError: a file cannot be written.
     """
-    photographs = find_photographs(images, output / "photographs")
+    photographs = find_photographs(images, output)
     _claim_folder(output, choice)
     for folder in {photograph.image.parent for photograph in photographs}:
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,10 @@ from pixelclip.data.image_mask_pairs import IMAGE_SUFFIXES, JSON_SUFFIX
 _OTHER_SUFFIXES = (".webp", ".tif", ".tiff", ".bmp")
 
 
+# Below the output; beside it lie reports, which are not to be trained on.
+COPIES = "photographs"
+
+
 @dataclass(frozen=True)
 class Photograph:
     """A photograph, and the two files to be made of it.
@@ -34,7 +38,7 @@ def find_photographs(images: Path, output: Path) -> list[Photograph]:
 
     Args:
         images: the folder; hidden files and folders, and ``output``, do not count.
-        output: the folder for the copies.
+        output: the folder for everything that is written, the copies in ``photographs``.
 
     Raises:
         FileNotFoundError: there is no such folder, or no photograph in it.
@@ -49,7 +53,7 @@ def find_photographs(images: Path, output: Path) -> list[Photograph]:
     found = [
         photograph
         for folder, names in _walk(images, output.resolve())
-        for photograph in _name_copies(folder, names, output / folder.relative_to(images))
+        for photograph in _name_copies(folder, names, output / COPIES / folder.relative_to(images))
     ]
     if not found:
         suffixes = ", ".join((*IMAGE_SUFFIXES, *_OTHER_SUFFIXES))

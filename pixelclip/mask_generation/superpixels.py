@@ -27,7 +27,7 @@ _EDGE_WEIGHT = 4.0
 # Large regions stay apart longer than small ones: the difference grows with the smaller one's share
 # of the picture to this power.
 _SIZE_POWER = 0.25
-_MERGING_THRESHOLDS = np.geomspace(0.5, 15, 9)
+_MERGING_THRESHOLDS = np.geomspace(5, 36, 8)
 # Share of the picture below which a region is no mask.
 _SMALLEST_SHARE = 0.001
 
