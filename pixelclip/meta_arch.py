@@ -24,6 +24,7 @@ from pixelclip.modeling.clip_loader import load_clip, load_tokenizer
 from pixelclip.modeling.cluster_embeddings import build_cluster_embeddings
 from pixelclip.modeling.finetune_policy import apply_finetune_policy
 from pixelclip.modeling.image_encoder import DenseImageEncoder
+from pixelclip.modeling.inference_masks import InferenceMasks, build_inference_masks
 from pixelclip.modeling.inference_views import (
     InferenceMode,
     ScoredImage,
@@ -69,7 +70,8 @@ class PixelCLIP(nn.Module):
 
     In eval mode it returns ``[{"sem_seg": (C, height, width) float32 cosines}]``; each input is a
     dict with ``image`` and the ``height`` and ``width`` of the output in pixels (by default the
-    image's own). The classes are those of :meth:`set_vocabulary`, or of the first test data set.
+    image's own); with ``MODEL.PIXELCLIP.TEST_MASKS "given"`` also the ``masks`` and ``owner`` of
+    ``SmoothingMasks``. The classes are those of :meth:`set_vocabulary`, or of the first test data set.
 
     Args:
         image_encoder: the student.
@@ -88,6 +90,8 @@ class PixelCLIP(nn.Module):
         inference_mode: which views of a test image are scored.
         background: what counts as a vocabulary's background class.
         default_dataset: data set whose classes are used until :meth:`set_vocabulary` is called.
+        inference_masks: gives the masks of a test image inside which similarity is averaged; None
+            for no masks.
         compile_modules: compile the image encoders and the decoder with ``torch.compile``.
 
     Raises:
@@ -120,6 +124,7 @@ class PixelCLIP(nn.Module):
         inference_mode: InferenceMode,
         background: Background,
         default_dataset: str | None,
+        inference_masks: InferenceMasks | None = None,
         compile_modules: bool = False,
     ) -> None:
         super().__init__()
@@ -145,6 +150,7 @@ class PixelCLIP(nn.Module):
         self.inference_mode = inference_mode
         self.background = background
         self.default_dataset = default_dataset
+        self.inference_masks = inference_masks
         self.class_names: tuple[str, ...] = ()
         self._templates = test_templates
         self._background = background
@@ -199,6 +205,7 @@ class PixelCLIP(nn.Module):
                 cfg.TEST.BACKGROUND_THRESHOLD, tuple(cfg.TEST.BACKGROUND_WORDS)
             ),
             "default_dataset": cfg.DATASETS.TEST[0] if len(cfg.DATASETS.TEST) else None,
+            "inference_masks": build_inference_masks(cfg),
             "compile_modules": cfg.MODEL.COMPILE,
         }
 
@@ -417,9 +424,12 @@ class PixelCLIP(nn.Module):
         scores = iter(self._score_views([view for views in views_of_images for view in views]))
         return [
             ScoredImage(
-                [view.without_pixels() for view in views], list(islice(scores, len(views))), size
+                [view.without_pixels() for view in views],
+                list(islice(scores, len(views))),
+                size,
+                self.inference_masks and self.inference_masks(inputs, self.device),
             )
-            for views, size in zip(views_of_images, sizes, strict=True)
+            for inputs, views, size in zip(batched_inputs, views_of_images, sizes, strict=True)
         ]
 
     def _score_views(self, views: Sequence[View]) -> list[Tensor]:
