@@ -54,6 +54,29 @@ def test_without_masks_the_loss_is_zero_and_trains_nothing(tiny_model, key):
     assert all(g is not None and g.abs().sum() == 0 for g in gradients)
 
 
+def test_dino_masks_take_the_place_of_the_inputs_masks(tiny_config):
+    tiny_config.merge_from_list(
+        [
+            *("MODEL.PIXELCLIP.MASK_SOURCE", "dino", "MODEL.PIXELCLIP.DINO.MODEL", "test_vit"),
+            *("MODEL.PIXELCLIP.DINO.WEIGHTS", "", "MODEL.PIXELCLIP.DINO.NUM_MASKS", 3),
+        ]
+    )
+    model = PixelCLIP(tiny_config).train()
+    batch = make_batch()
+    masks, image_index = model.training_masks(batch)
+    assert image_index.tolist() == [0, 0, 0, 1, 1, 1]
+    assert (masks.reshape(2, 3, 32, 32).sum(dim=1) == 1).all(), "each image is divided"
+    names = {*model.state_dict(), *dict(model.named_parameters())}
+    assert not any("dino" in name for name in names)
+    for inputs in batch:
+        del inputs["masks"]
+    model(batch)["loss_masks"].backward()
+    assert model.class_prompts.tokens.grad.abs().sum() > 0
+    tiny_config.MODEL.PIXELCLIP.MASK_SOURCE = "dataset"
+    fitting = PixelCLIP(tiny_config).load_state_dict(model.state_dict())
+    assert not fitting.missing_keys
+
+
 def test_instances_without_masks_and_of_other_kinds(tiny_model):
     batch = make_batch(masks_per_image=0)
     for inputs in batch:
