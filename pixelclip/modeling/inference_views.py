@@ -57,6 +57,24 @@ class View(NamedTuple):
     region: Region
     is_flipped: bool
 
+    def without_pixels(self) -> "View":
+        """All that is needed to merge its scores, in little memory."""
+        return self._replace(pixels=self.pixels.new_empty((len(self.pixels), 0, 0)))
+
+
+class ScoredImage(NamedTuple):
+    """What the functions that merge or label views take, of one image.
+
+    Attributes:
+        views: together they show every pixel.
+        scores: of each view, (C, h, w) at any resolution.
+        output_size: (out_h, out_w) of the maps that can be made of them.
+    """
+
+    views: Sequence[View]
+    scores: Sequence[Tensor]
+    output_size: Size
+
 
 def make_views(
     image: Tensor, output_size: Size, mode: InferenceMode, resolution: Size, stride: int
@@ -128,18 +146,31 @@ def merge_views(views: Sequence[View], scores: Sequence[Tensor], output_size: Si
 def label_views(views: Sequence[View], scores: Sequence[Tensor], output_size: Size) -> Tensor:
     """Class (out_h, out_w) int64 of the best mean score of every pixel, the first one of equals.
 
-    Equals ``merge_views(...).argmax(dim=0)`` to the last pixel. Tile by tile, classes are left out
+    Equals ``merge_views(...).argmax(dim=0)`` to the last pixel, see :func:`find_best_classes`.
+    """
+    return find_best_classes(views, scores, output_size)[0]
+
+
+def find_best_classes(
+    views: Sequence[View], scores: Sequence[Tensor], output_size: Size
+) -> tuple[Tensor, Tensor]:
+    """Class (out_h, out_w) int64 of the best mean score of every pixel, and that score.
+
+    Equals ``merge_views(...).max(dim=0)`` to the last pixel. Tile by tile, classes are left out
     that cannot be best in it, so that the time and memory are those of the few that can.
     """
     labels = torch.empty(output_size, dtype=torch.int64, device=scores[0].device)
+    best = torch.empty(output_size, dtype=scores[0].dtype, device=scores[0].device)
     scores = _turn_back(views, scores)
     # The smaller a tile, the fewer classes are possible in it; a GPU is better at larger ones.
     for tile in _tiles(output_size, 256 if labels.is_cuda else 128):
         classes = _possible_classes(views, scores, tile)
         merged = _merge_tile(views, [of_view[classes] for of_view in scores], tile)
         top, left, bottom, right = tile
-        labels[top:bottom, left:right] = classes[merged.max(dim=0).indices]
-    return labels
+        values, indices = merged.max(dim=0)
+        labels[top:bottom, left:right] = classes[indices]
+        best[top:bottom, left:right] = values
+    return labels, best
 
 
 def _turn_back(views: Sequence[View], scores: Sequence[Tensor]) -> list[Tensor]:
