@@ -155,6 +155,7 @@ class PixelCLIP(nn.Module):
         self._templates = test_templates
         self._background = background
         self._background_index: int | None = None
+        self._segments_clusters = False
         self.register_buffer("_text_classifier", None, persistent=False)
         # By names and templates; the latest one used stands last.
         self._text_classifiers: dict[tuple[tuple[str, ...], str], Tensor] = {}
@@ -366,8 +367,21 @@ class PixelCLIP(nn.Module):
         if background_index is not None:
             embedded = background.names(names, background_index)
         self._text_classifier = self._embed_names(tuple(embedded), templates)
+        self._segments_clusters = False
         self.class_names, self._templates = names, templates
         self._background_index, self._background = background_index, background
+
+    @torch.no_grad()
+    def set_clusters_as_classes(self) -> None:
+        """Segment into the clusters from now on: each class prompt is a class, whatever it means.
+
+        :meth:`set_vocabulary` goes back to words.
+        """
+        clusters = self.class_prompts(self.text_encoder).float()  # (K, d)
+        self._text_classifier = F.normalize(clusters, dim=-1)
+        self.class_names = tuple(f"cluster {index}" for index in range(len(clusters)))
+        self._background_index = None
+        self._segments_clusters = True
 
     def _embed_names(self, names: tuple[str, ...], templates: str) -> Tensor:
         """Unit vectors (C, d) of names; those of the latest vocabularies are kept."""
@@ -386,7 +400,9 @@ class PixelCLIP(nn.Module):
     def text_classifier(self) -> Tensor:
         """Unit vectors of the current vocabulary's classes, (C, d), or of its embedded names."""
         if self._text_classifier is None:
-            if self.class_names:
+            if self._segments_clusters:
+                self.set_clusters_as_classes()
+            elif self.class_names:
                 self.set_vocabulary(
                     self.class_names, self._templates, self._background_index, self._background
                 )

@@ -77,6 +77,22 @@ def test_dino_masks_take_the_place_of_the_inputs_masks(tiny_config):
     assert not fitting.missing_keys
 
 
+def test_clusters_can_be_the_classes(tiny_model):
+    inputs = [{"image": make_batch()[0]["image"]}]
+    tiny_model.eval().set_clusters_as_classes()
+    scores = tiny_model(inputs)[0]["sem_seg"]
+    assert scores.shape == (8, 80, 96)
+    assert tiny_model.class_names[7] == "cluster 7"
+    assert torch.equal(tiny_model.segment_labels(inputs)[0], scores.argmax(dim=0))
+    with torch.no_grad():
+        weights = tiny_model.state_dict()
+        weights["class_prompts.tokens"] = weights["class_prompts.tokens"].flip(0)
+    tiny_model.load_state_dict(weights)
+    torch.testing.assert_close(tiny_model(inputs)[0]["sem_seg"], scores.flip(0))
+    tiny_model.set_vocabulary(["sky", "sea"])
+    assert tiny_model(inputs)[0]["sem_seg"].shape == (2, 80, 96)
+
+
 def test_instances_without_masks_and_of_other_kinds(tiny_model):
     batch = make_batch(masks_per_image=0)
     for inputs in batch:
