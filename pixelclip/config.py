@@ -26,6 +26,8 @@ def add_pixelclip_config(cfg: CfgNode) -> None:
     # Decode a training JPEG at 1/2, 1/4 or 1/8 of its sides where its crop then still has at least
     # MODEL.CLIP.RESOLUTION pixels: faster, but the pixels differ a little.
     cfg.INPUT.REDUCED_JPEG_DECODING = False
+    # Share of broken records, among all that were read, above which training stops.
+    cfg.DATALOADER.MAX_BROKEN_SHARE = 0.2
     # Compile the image encoders and the mask decoder with torch.compile (needs a C++ compiler).
     cfg.MODEL.COMPILE = False
     _add_solver_config(cfg.SOLVER)
