@@ -21,6 +21,7 @@ from pixelclip.config_check import check_batch_split, check_run_config
 from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
 from pixelclip.data.resumable_loader import ResumableLoader
 from pixelclip.data.sa1b import find_sa1b_root
+from pixelclip.engine.bad_numbers import explain_bad_step
 from pixelclip.engine.hooks import (
     CountSkippedRecords,
     IterationLog,
@@ -28,7 +29,7 @@ from pixelclip.engine.hooks import (
     SeedEveryIteration,
 )
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
-from pixelclip.engine.training_step import TrainingStep
+from pixelclip.engine.training_step import BadNumbersError, TrainingStep
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
 from pixelclip.evaluation.evaluation_loader import build_evaluation_loader
 
@@ -107,6 +108,20 @@ class Trainer(DefaultTrainer):
                 "same checkpoints on each."
             )
 
+    def run_step(self) -> None:
+        """Take a step.
+
+        Raises:
+            FloatingPointError: the loss or the gradient is infinite or NaN; it names the iteration,
+                the images, and the file that the step is kept in.
+        """
+        try:
+            super().run_step()
+        except BadNumbersError as error:
+            model: Any = self._trainer.model
+            model = model.module if isinstance(model, DistributedDataParallel) else model
+            raise explain_bad_step(error, model, self.cfg, self.iter + 1, self.seed) from error
+
     def state_dict(self) -> dict[str, Any]:
         """Iteration, hooks (the schedule among them), optimizer and seed."""
         state = TrainerBase.state_dict(self)
@@ -124,7 +139,7 @@ class Trainer(DefaultTrainer):
         ours = [
             SeedEveryIteration(),
             MonitorClusters(),
-            CountSkippedRecords(),
+            CountSkippedRecords(self.cfg.DATALOADER.MAX_BROKEN_SHARE),
             IterationLog(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.BASE_LR),
         ]
         # Behind the iteration timer and the schedule, which records the learning rate.
