@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,7 @@ class IterationLog(HookBase):
         self._path = os.path.join(output_dir, "iterations.jsonl")
         self._base_lr = base_lr
         self._lr = base_lr
+        self._waiting: list[str] = []  # lines that the disk had no room for
 
     def before_train(self) -> None:
         """Keep the lines of the iterations before this run's first, if there are any."""
@@ -182,8 +184,24 @@ class IterationLog(HookBase):
         names = ("total_loss", "skipped_records", "clusters/used", "clusters/largest")
         line = {"iteration": self.trainer.iter + 1, "lr": self._lr}
         line.update({name: float(latest[name]) for name in names if name in latest})
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self._waiting.append(json.dumps(line) + "\n")
+        try:
+            self._append("".join(self._waiting))
+            self._waiting.clear()
+        except OSError as error:
+            if len(self._waiting) == 1:
+                logger.error("%s cannot be written, its lines are kept: %s", self._path, error)
+
+    def _append(self, text: str) -> None:
+        """Append the whole text, or nothing of it."""
+        before = os.path.getsize(self._path) if os.path.exists(self._path) else 0
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self._path, before)
+            raise
 
 
 class ProgressBar(HookBase):

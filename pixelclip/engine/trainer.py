@@ -1,5 +1,6 @@
 """Detectron2's default trainer, with PixelCLIP's data, solver and checkpoints."""
 
+import functools
 import logging
 import weakref
 from collections.abc import Iterable, Sequence
@@ -9,8 +10,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -22,6 +25,11 @@ from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
 from pixelclip.data.resumable_loader import ResumableLoader
 from pixelclip.data.sa1b import find_sa1b_root
 from pixelclip.engine.bad_numbers import explain_bad_step
+from pixelclip.engine.full_disk import (
+    PatientCheckpointer,
+    PatientWriter,
+    without_stored_result,
+)
 from pixelclip.engine.hooks import (
     CountSkippedRecords,
     IterationLog,
@@ -143,7 +151,24 @@ class Trainer(DefaultTrainer):
             IterationLog(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.BASE_LR),
         ]
         # Behind the iteration timer and the schedule, which records the learning rate.
-        return [*hooks[:2], *ours, *hooks[2:]]
+        return [*hooks[:2], *ours, *map(self._make_patient, hooks[2:])]
+
+    def _make_patient(self, hook: HookBase | None) -> HookBase | None:
+        """What writes files goes on where it cannot; see ``full_disk.py``."""
+        if isinstance(hook, PeriodicCheckpointer):
+            return PatientCheckpointer(self.checkpointer, hook.period)
+        if isinstance(hook, EvalHook):
+            hook._func = without_stored_result(hook._func)
+        return hook
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's writers, which no full disk stops."""
+        reopen = functools.partial(TensorboardXWriter, self.cfg.OUTPUT_DIR)
+        return [
+            # Its thread ends with the first error. The others keep what they could not write.
+            PatientWriter(writer, reopen if isinstance(writer, TensorboardXWriter) else None)
+            for writer in super().build_writers()
+        ]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -33,7 +33,8 @@ def test_agreement_looks_at_directions_only():
     assert feature_agreement(features, 7 * features).item() == pytest.approx(1)
     assert feature_agreement(features, -features).item() == pytest.approx(-1)
     half = torch.cat([features, -features])
-    assert feature_agreement(torch.cat([features, features]), half).item() == pytest.approx(0, abs=1e-6)
+    agreement = feature_agreement(torch.cat([features, features]), half)
+    assert agreement.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_the_model_keeps_both_and_no_graph(tiny_model):
