@@ -42,6 +42,9 @@ def _add_solver_config(node: CfgNode) -> None:
     node.BASE_LR_END = 1e-4
     # Number of parts in which a process's images go through the model, one after the other.
     node.ACCUMULATION_STEPS = 1
+    # Seconds that one of several processes may take for a step's data or computation, or be silent
+    # at any time, before the others end with an error that names it.
+    node.STEP_TIME_LIMIT = 1800.0
     # Number format with SOLVER.AMP.ENABLED: "bfloat16", or on GPUs "float16" with scaled gradients.
     node.AMP.PRECISION = "bfloat16"
 

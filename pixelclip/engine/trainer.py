@@ -24,6 +24,7 @@ from pixelclip.config_check import check_batch_split, check_run_config
 from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
 from pixelclip.data.resumable_loader import ResumableLoader
 from pixelclip.data.sa1b import find_sa1b_root
+from pixelclip.distributed import check_same, check_same_config, do_together
 from pixelclip.engine.bad_numbers import explain_bad_step
 from pixelclip.engine.full_disk import (
     PatientCheckpointer,
@@ -36,6 +37,7 @@ from pixelclip.engine.hooks import (
     MonitorClusters,
     SeedEveryIteration,
 )
+from pixelclip.engine.process_watch import ProcessWatch
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
 from pixelclip.engine.training_step import BadNumbersError, TrainingStep
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
@@ -55,7 +57,7 @@ class Trainer(DefaultTrainer):
 
     Raises:
         ValueError, FileNotFoundError: a config that cannot run or a data set that is not there,
-            before any training.
+            before any training; in the other processes RuntimeError, which names the rank.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -64,9 +66,8 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        check_run_config(cfg)
-        if "sa1b_train" in cfg.DATASETS.TRAIN:
-            find_sa1b_root()
+        check_same_config(cfg)
+        do_together(lambda: self._check(cfg))
         Benchmark(cfg).prepare(lambda name: self.build_evaluator(cfg, name))
         self.cfg = cfg = _scale_to_processes(cfg)
         check_batch_split(cfg, comm.get_world_size())
@@ -74,7 +75,8 @@ class Trainer(DefaultTrainer):
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        loader = self.build_train_loader(cfg, seed=self.seed)
+        loader = do_together(lambda: self.build_train_loader(cfg, seed=self.seed))
+        check_same("number of training records", loader.state_dict()["num_records"])
         self._trainer = TrainingStep(
             _wrap_distributed(model),
             loader,
@@ -87,6 +89,24 @@ class Trainer(DefaultTrainer):
             self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), data_loader=loader
         )
         self.register_hooks(self.build_hooks())
+
+    @staticmethod
+    def _check(cfg: CfgNode) -> None:
+        check_run_config(cfg)
+        if "sa1b_train" in cfg.DATASETS.TRAIN:
+            find_sa1b_root()
+
+    def train(self) -> Any:
+        """Train; see Detectron2's trainer.
+
+        Raises:
+            RuntimeError: another process failed or died; it names it. One that is too slow ends
+                this process, see :class:`ProcessWatch`.
+        """
+        with ProcessWatch(
+            lambda: (self.iter + 1, self._trainer.stage), self.cfg.SOLVER.STEP_TIME_LIMIT
+        ):
+            return super().train()
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint, or ``MODEL.WEIGHTS``; see Detectron2's trainer.

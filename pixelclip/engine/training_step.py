@@ -13,6 +13,8 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pixelclip.engine.process_watch import STAGES
+
 Batch = Sequence[dict[str, Any]]
 
 # A scale of gradients that was too large is halved with each skipped step, and a few are enough.
@@ -65,6 +67,7 @@ class TrainingStep(SimpleTrainer):
         self._precision = None if precision is None else getattr(torch, precision)
         self._accumulation_steps = accumulation_steps
         self.grad_scaler = _build_grad_scaler(self._device_type, precision == "float16")
+        self.stage = STAGES[-1]  # for the other processes, see process_watch.py
         self._scale = 0.0  # of the gradients in the step before
         self._skipped_in_a_row = 0
 
@@ -80,7 +83,9 @@ class TrainingStep(SimpleTrainer):
         """
         assert self.model.training, "The model was changed to eval mode."
         start = time.perf_counter()
+        self.stage = STAGES[0]
         batch = next(self._data_loader_iter)
+        self.stage = STAGES[1]
         data_time = time.perf_counter() - start
         losses = self.compute_gradients(batch)
         self._refuse_bad_numbers(batch, losses)
@@ -89,6 +94,7 @@ class TrainingStep(SimpleTrainer):
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+        self.stage = STAGES[2]
 
     def compute_gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of a batch; their gradients, scaled with float16, are the parameters'."""
