@@ -89,7 +89,8 @@ def _add_test_config(node: CfgNode) -> None:
     node.VOCABULARY = ""
     # What is measured: "segmentation", or "mask_classification" of given masks.
     node.EVALUATION = "segmentation"
-    # Masks to classify: "ground_truth", or a folder of SA-1B JSON files named like the images.
+    # Masks to classify, or to average in with MODEL.PIXELCLIP.TEST_MASKS "given": "ground_truth", or
+    # a folder of SA-1B JSON files named like the images.
     node.MASKS = "ground_truth"
     # Published results to stand beside ours, for example "ViT-B/16 SA-1B"; "" for none.
     node.PUBLISHED_ROW = ""
@@ -127,4 +128,11 @@ def _pixelclip_config() -> CfgNode:
     node.TEST_TEMPLATES = "imagenet_select"
     # (height, width) of the feature map on which classes are compared at inference.
     node.TEST_FEATURE_SIZE = (64, 64)
+    # Masks inside which similarity is averaged at inference: "none", "given" (those of TEST.MASKS),
+    # or of a generator: "superpixels", "sam", "sam_hq", "sam2", "dino", "dinov2".
+    node.TEST_MASKS = "none"
+    # The generator's model and weights file, as in tools/generate_masks.py; "" for its usual ones.
+    node.TEST_MASK_MODEL = ""
+    # See TEST_MASK_MODEL.
+    node.TEST_MASK_WEIGHTS = ""
     return node

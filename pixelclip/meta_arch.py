@@ -4,7 +4,7 @@ Shapes: B images, N masks in the batch, K clusters, mask resolution (Mh, Mw), C 
 grid h x w, d the width of CLIP's joint embedding space.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -24,8 +24,10 @@ from pixelclip.modeling.clip_loader import load_clip, load_tokenizer
 from pixelclip.modeling.cluster_embeddings import build_cluster_embeddings
 from pixelclip.modeling.finetune_policy import apply_finetune_policy
 from pixelclip.modeling.image_encoder import DenseImageEncoder
+from pixelclip.modeling.inference_masks import InferenceMasks, build_inference_masks
 from pixelclip.modeling.inference_views import (
     InferenceMode,
+    ScoredImage,
     Size,
     View,
     batch_by_size,
@@ -69,7 +71,8 @@ class PixelCLIP(nn.Module):
 
     In eval mode it returns ``[{"sem_seg": (C, height, width) float32 cosines}]``; each input is a
     dict with ``image`` and the ``height`` and ``width`` of the output in pixels (by default the
-    image's own). The classes are those of :meth:`set_vocabulary`, or of the first test data set.
+    image's own); with ``MODEL.PIXELCLIP.TEST_MASKS "given"`` also the ``masks`` and ``owner`` of
+    ``SmoothingMasks``. The classes are those of :meth:`set_vocabulary`, or of the first test data set.
 
     Args:
         image_encoder: the student.
@@ -88,6 +91,8 @@ class PixelCLIP(nn.Module):
         inference_mode: which views of a test image are scored.
         background: what counts as a vocabulary's background class.
         default_dataset: data set whose classes are used until :meth:`set_vocabulary` is called.
+        inference_masks: gives the masks of a test image inside which similarity is averaged; None
+            for no masks.
         compile_modules: compile the image encoders and the decoder with ``torch.compile``.
 
     Raises:
@@ -120,6 +125,7 @@ class PixelCLIP(nn.Module):
         inference_mode: InferenceMode,
         background: Background,
         default_dataset: str | None,
+        inference_masks: InferenceMasks | None = None,
         compile_modules: bool = False,
     ) -> None:
         super().__init__()
@@ -145,8 +151,10 @@ class PixelCLIP(nn.Module):
         self.inference_mode = inference_mode
         self.background = background
         self.default_dataset = default_dataset
+        self.inference_masks = inference_masks
         self.class_names: tuple[str, ...] = ()
         self._templates = test_templates
+        self._background = background
         self._background_index: int | None = None
         self.register_buffer("_text_classifier", None, persistent=False)
         # By names and templates; the latest one used stands last.
@@ -168,7 +176,8 @@ class PixelCLIP(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of the constructor, out of a Detectron2 config."""
         check_model_config(cfg)
-        clip = load_clip(cfg.MODEL.CLIP.ARCH, cfg.MODEL.CLIP.PRETRAINED)
+        is_replaced = bool(cfg.MODEL.WEIGHTS)
+        clip = load_clip(cfg.MODEL.CLIP.ARCH, cfg.MODEL.CLIP.PRETRAINED, is_replaced)
         image_encoder = DenseImageEncoder(
             clip.visual, cfg.MODEL.CLIP.DENSE_PATH, cfg.MODEL.CLIP.ACTIVATION_CHECKPOINTING
         )
@@ -200,6 +209,7 @@ class PixelCLIP(nn.Module):
                 cfg.TEST.BACKGROUND_THRESHOLD, tuple(cfg.TEST.BACKGROUND_WORDS)
             ),
             "default_dataset": cfg.DATASETS.TEST[0] if len(cfg.DATASETS.TEST) else None,
+            "inference_masks": build_inference_masks(cfg),
             "compile_modules": cfg.MODEL.COMPILE,
         }
 
@@ -330,14 +340,16 @@ class PixelCLIP(nn.Module):
         class_names: Sequence[str],
         templates: str | None = None,
         background_index: int | None = None,
+        background: Background | None = None,
     ) -> None:
         """Choose the classes that the model segments from now on.
 
         Args:
             class_names: C names; synonyms of one class are separated by a comma and a blank.
             templates: name of a prompt template set; ``MODEL.PIXELCLIP.TEST_TEMPLATES`` by default.
-            background_index: which of the classes is the background, if any; what counts as
-                background is said by ``TEST.BACKGROUND_THRESHOLD`` and ``.BACKGROUND_WORDS``.
+            background_index: which of the classes is the background, if any.
+            background: what counts as background; by default what ``TEST.BACKGROUND_THRESHOLD``
+                and ``.BACKGROUND_WORDS`` say.
 
         Raises:
             ValueError: no name, an empty name, an unknown template set, a name too long for
@@ -349,12 +361,13 @@ class PixelCLIP(nn.Module):
             raise ValueError(
                 f"background_index is {background_index}; the vocabulary has {len(names)} classes."
             )
+        background = self.background if background is None else background
         embedded: Sequence[str] = names
         if background_index is not None:
-            embedded = self.background.names(names, background_index)
+            embedded = background.names(names, background_index)
         self._text_classifier = self._embed_names(tuple(embedded), templates)
         self.class_names, self._templates = names, templates
-        self._background_index = background_index
+        self._background_index, self._background = background_index, background
 
     def _embed_names(self, names: tuple[str, ...], templates: str) -> Tensor:
         """Unit vectors (C, d) of names; those of the latest vocabularies are kept."""
@@ -374,7 +387,9 @@ class PixelCLIP(nn.Module):
         """Unit vectors of the current vocabulary's classes, (C, d), or of its embedded names."""
         if self._text_classifier is None:
             if self.class_names:
-                self.set_vocabulary(self.class_names, self._templates, self._background_index)
+                self.set_vocabulary(
+                    self.class_names, self._templates, self._background_index, self._background
+                )
             else:
                 self.set_vocabulary(*_vocabulary_of(self.default_dataset))
         assert self._text_classifier is not None
@@ -383,9 +398,7 @@ class PixelCLIP(nn.Module):
     @torch.no_grad()
     def inference(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
         """Cosines of every class at every pixel; see the class."""
-        return [
-            {"sem_seg": merge_views(*scored)} for scored in self._scored_views(batched_inputs)
-        ]
+        return [{"sem_seg": merge_views(*scored)} for scored in self.score_images(batched_inputs)]
 
     @torch.no_grad()
     def segment_labels(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[Tensor]:
@@ -397,14 +410,16 @@ class PixelCLIP(nn.Module):
         Returns:
             uint8 up to 256 classes, else int32.
         """
-        labels = [label_views(*scored) for scored in self._scored_views(batched_inputs)]
+        labels = [label_views(*scored) for scored in self.score_images(batched_inputs)]
         dtype = torch.uint8 if len(self.class_names) <= 256 else torch.int32
         return [of_image.to(dtype) for of_image in labels]
 
-    def _scored_views(
-        self, batched_inputs: Sequence[Mapping[str, Any]]
-    ) -> Iterator[tuple[list[View], list[Tensor], Size]]:
-        """The views of each image, their scores, and the size of its output."""
+    @torch.no_grad()
+    def score_images(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[ScoredImage]:
+        """Scores of the views of each image, for ``merge_views(*scored)`` and its like.
+
+        The maps of all classes at full size are made of them, but need much more memory.
+        """
         sizes = [_output_size(inputs) for inputs in batched_inputs]
         views_of_images = [
             make_views(
@@ -417,8 +432,15 @@ class PixelCLIP(nn.Module):
             for inputs, size in zip(batched_inputs, sizes, strict=True)
         ]
         scores = iter(self._score_views([view for views in views_of_images for view in views]))
-        for views, size in zip(views_of_images, sizes, strict=True):
-            yield views, list(islice(scores, len(views))), size
+        return [
+            ScoredImage(
+                [view.without_pixels() for view in views],
+                list(islice(scores, len(views))),
+                size,
+                self.inference_masks and self.inference_masks(inputs, self.device),
+            )
+            for inputs, views, size in zip(batched_inputs, views_of_images, sizes, strict=True)
+        ]
 
     def _score_views(self, views: Sequence[View]) -> list[Tensor]:
         """Scores (C, test height, test width) of each view."""
@@ -443,12 +465,12 @@ class PixelCLIP(nn.Module):
     def class_scores(self, features: Tensor) -> Tensor:
         """Cosines (..., C) of dense or pooled features (..., d) with the vocabulary's classes.
 
-        A background class has the score that ``TEST.BACKGROUND_*`` gives it.
+        A background class has the score that the vocabulary's :class:`Background` gives it.
         """
         cosines = cosine_similarity(features, self.text_classifier)  # (..., embedded names)
         if self._background_index is None:
             return cosines
-        return self.background.merge(cosines, len(self.class_names), self._background_index)
+        return self._background.merge(cosines, len(self.class_names), self._background_index)
 
     def _test_feature_size(self, view_size: Size) -> Size:
         """``test_feature_size``, or as much more of it as the view is larger than usual."""

@@ -127,6 +127,7 @@ def draw_picture_grid(
     rows: Sequence[Sequence[Picture]],
     titles: Sequence[str],
     legend: Mapping[str, Sequence[int]] | None = None,
+    width: float = 1.6,
 ) -> Figure:
     """Draw rows of pictures under one row of titles.
 
@@ -134,6 +135,7 @@ def draw_picture_grid(
         rows: at least one row, each of as many pictures as there are titles.
         titles: one for each column.
         legend: colour (3,) in 0..255 of each name, for a legend below.
+        width: of each picture, in inches.
 
     Raises:
         ValueError: no row, or a row of another length.
@@ -144,7 +146,9 @@ def draw_picture_grid(
         lengths = [len(row) for row in rows]
         raise ValueError(f"the rows have {lengths} pictures; expected {len(titles)} in each")
     legend_height = 0.27 * -(-len(legend) // _LEGEND_COLUMNS) if legend else 0.0
-    size = (1.6 * len(titles), 1.6 * len(rows) + 0.3 + legend_height)
+    shapes = [picture.shape for pictures in rows for picture in pictures]
+    height = width * max(shape[0] / shape[1] for shape in shapes)
+    size = (width * len(titles), height * len(rows) + 0.3 + legend_height)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for row_axes, pictures in zip(axes, rows, strict=True):

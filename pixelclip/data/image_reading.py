@@ -109,6 +109,26 @@ def read_rgb_image(source: bytes | str | os.PathLike[str]) -> NDArray[np.uint8]:
     return np.asarray(Photograph(source).decode()[0])
 
 
+def convert_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """RGB pixels (H, W, 3) uint8 of a PIL image, as :func:`read_rgb_image` gives them for a file.
+
+    The image itself stays as it is.
+
+    Raises:
+        ImageReadError: it has no pixels, its file is damaged, or its pixels are floating-point
+            numbers.
+    """
+    try:
+        image = image.copy()  # reads the file of an image that was only opened
+        _turn_upright(image)
+        pixels = np.asarray(_to_rgb(image))
+    except Exception as error:  # Pillow's readers raise nearly anything on a damaged file
+        raise ImageReadError(_explain("the image", error)) from error
+    if not pixels.size:
+        raise ImageReadError(f"the image has no pixels: {image.width} x {image.height}")
+    return pixels
+
+
 def _explain(name: str, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return f"{name} is no image in one of the formats {', '.join(_FORMATS)}"

@@ -5,7 +5,9 @@ benchmarks' published evaluations write them. Beside each vocabulary there is on
 whose name ends in "_synonyms"; it begins each entry with the published name.
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 
@@ -126,6 +128,35 @@ def get_vocabulary(name: str) -> tuple[str, ...]:
         SYNONYM_SEPARATOR.join([name, synonyms[name]]) if name in synonyms else name
         for name in class_names
     )
+
+
+def read_vocabulary(vocabulary: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ...]:
+    """Class names out of any of the ways in which a person may give them.
+
+    Args:
+        vocabulary: a list or tuple of names; the name of one of our vocabularies, see
+            :func:`get_vocabulary`; or the path of a text file in UTF-8 with a name in each line.
+            Empty lines are passed over; a name may hold synonyms, as in "sofa, couch".
+
+    Raises:
+        ValueError: neither of these, no names, or an empty name or synonym.
+    """
+    if not isinstance(vocabulary, str | os.PathLike):
+        return validate_class_names(vocabulary)
+    text = os.fspath(vocabulary)
+    if text.partition(_SUFFIX)[0] in _VOCABULARIES:
+        return get_vocabulary(text)
+    try:
+        lines = Path(text).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        return validate_class_names([line.strip() for line in lines if line.strip()])
+    except OSError as error:
+        raise ValueError(
+            f"The vocabulary {text!r} is neither a file of names that can be read "
+            f"({error.strerror}) nor one of ours ({', '.join(_VOCABULARIES)}). Give words as a "
+            'list, as in ["cat", "sofa"].'
+        ) from error
+    except ValueError as error:  # not UTF-8, or of validate_class_names
+        raise ValueError(f"The file of names {text!r} cannot be used: {error}") from error
 
 
 def vocabulary_of_dataset(dataset_name: str, variant: str = "") -> tuple[str, ...]:

@@ -7,11 +7,11 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_setup
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from pixelclip.config import add_pixelclip_config
 from pixelclip.config_check import check_run_config
+from pixelclip.config_files import find_config
 from pixelclip.data.datasets.sem_seg_folder import register_sem_seg_folders
 
 
@@ -23,6 +23,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """
     if not args.config_file:
         raise ValueError("No --config-file was given; try configs/pixelclip_vitb16.yaml.")
+    args.config_file = find_config(args.config_file)
     cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
     # Detectron2 sets up its own loggers and fvcore's; ours is to write to the same places.
@@ -38,15 +39,14 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     Data sets that the config describes are registered. Without a GPU, the CPU takes its place.
 
     Args:
-        config_file: path.
+        config_file: path, or one of PixelCLIP's own; see :func:`find_config`.
         overrides: keys and values in turn, as they would stand on a command line.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError, FileNotFoundError: see :func:`check_run_config`.
     """
-    if not PathManager.isfile(config_file):
-        raise FileNotFoundError(f"The config file {config_file!r} does not exist.")
+    config_file = find_config(config_file)
     cfg = get_cfg()
     add_pixelclip_config(cfg)
     cfg.merge_from_file(config_file)

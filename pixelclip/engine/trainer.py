@@ -41,6 +41,7 @@ from pixelclip.engine.process_watch import ProcessWatch
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
 from pixelclip.engine.training_step import BadNumbersError, TrainingStep
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
+from pixelclip.evaluation.benchmark import takes_given_masks
 from pixelclip.evaluation.evaluation_loader import build_evaluation_loader
 
 logger = logging.getLogger(__name__)
@@ -223,9 +224,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
-        """Batches of ``TEST.IMS_PER_BATCH`` images; with their masks where these are classified."""
-        is_of_masks = cfg.TEST.EVALUATION == "mask_classification"
-        mapper = MaskRegionsMapper(cfg, dataset_name) if is_of_masks else DatasetMapper(cfg, False)
+        """Batches of ``TEST.IMS_PER_BATCH`` images; with their masks where these are needed."""
+        with_masks = takes_given_masks(cfg)
+        mapper = MaskRegionsMapper(cfg, dataset_name) if with_masks else DatasetMapper(cfg, False)
         return build_evaluation_loader(
             dataset_name, mapper, cfg.TEST.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS
         )

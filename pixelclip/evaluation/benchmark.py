@@ -37,6 +37,7 @@ from pixelclip.evaluation.stored_results import (
 from pixelclip.evaluation.timed_inference import run_timed_inference
 from pixelclip.meta_arch import PixelCLIP
 from pixelclip.modeling.background import NO_THRESHOLD
+from pixelclip.modeling.inference_masks import GIVEN_MASKS, NO_MASKS
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ class Benchmark:
         protocol: how the model is evaluated, in words, for the table.
         published_row: of ``published_results.py``, to stand beside the results; "" for none.
         evaluation: "segmentation" or "mask_classification".
-        mask_folder: SA-1B JSON files of the masks to classify; None for the labelled regions.
+        mask_folder: SA-1B JSON files of the masks that images come with; None for the labelled
+            regions, or no masks.
 
     Raises:
         ValueError: an unknown evaluation or published row.
@@ -111,10 +113,9 @@ class Benchmark:
             ValueError, FileNotFoundError: masks cannot be classified as the config says.
         """
         _warn_of_unused_background(cfg)
-        mask_folder = None
         if cfg.TEST.EVALUATION == "mask_classification":
             _check_whole_image(cfg)
-            mask_folder = mask_folder_of(cfg.TEST.MASKS)
+        mask_folder = mask_folder_of(cfg.TEST.MASKS) if takes_given_masks(cfg) else None
         return {
             "names": cfg.DATASETS.TEST,
             "folder": os.path.join(cfg.OUTPUT_DIR, "evaluation"),
@@ -299,14 +300,17 @@ def describe_protocol(cfg: CfgNode) -> str:
         "templates": cfg.MODEL.PIXELCLIP.TEST_TEMPLATES,
         "class names": test.VOCABULARY or "as published",
     }
+    if cfg.MODEL.PIXELCLIP.TEST_MASKS != NO_MASKS:
+        parts["averaged in masks"] = cfg.MODEL.PIXELCLIP.TEST_MASKS
     return ", ".join(f"{name}: {value}" for name, value in parts.items()) + ".\n\n"
 
 
 def _is_published_protocol(cfg: CfgNode) -> bool:
     """Whether published figures may stand beside the results; for untrained CLIP they may not."""
     test = cfg.TEST
-    chosen = (test.EVALUATION, test.INFERENCE_MODE, test.FLIP, test.VOCABULARY)
-    is_default = chosen == ("segmentation", "whole", False, "")
+    masks = cfg.MODEL.PIXELCLIP.TEST_MASKS
+    chosen = (test.EVALUATION, test.INFERENCE_MODE, test.FLIP, test.VOCABULARY, masks)
+    is_default = chosen == ("segmentation", "whole", False, "", NO_MASKS)
     return is_default and cfg.MODEL.CLIP.DENSE_PATH == "pixelclip"
 
 
@@ -324,12 +328,23 @@ def result_settings(cfg: CfgNode) -> dict[str, Any]:
     return settings
 
 
+def takes_given_masks(cfg: CfgNode) -> bool:
+    """Whether each test image must come with masks, to be classified or averaged in."""
+    is_smoothed = cfg.MODEL.PIXELCLIP.TEST_MASKS == GIVEN_MASKS
+    return is_smoothed or cfg.TEST.EVALUATION == "mask_classification"
+
+
 def _check_whole_image(cfg: CfgNode) -> None:
     if cfg.TEST.INFERENCE_MODE != "whole" or cfg.TEST.FLIP:
         raise ValueError(
             f"TEST.INFERENCE_MODE is {cfg.TEST.INFERENCE_MODE!r} and TEST.FLIP {cfg.TEST.FLIP}; "
             "masks are classified by the features of the whole image: set them to 'whole' and "
             "False."
+        )
+    if cfg.MODEL.PIXELCLIP.TEST_MASKS != NO_MASKS:
+        raise ValueError(
+            f"MODEL.PIXELCLIP.TEST_MASKS is {cfg.MODEL.PIXELCLIP.TEST_MASKS!r}; the masks to "
+            f"classify are those of TEST.MASKS: set it to {NO_MASKS!r}."
         )
 
 

@@ -18,7 +18,7 @@ BUILT_IN_ARCHITECTURES = {"toy": str(_TOY_ASSETS / "toy_clip.json")}
 BUILT_IN_WEIGHTS = {"toy": {"captions": str(_TOY_ASSETS / "toy_clip.safetensors")}}
 
 
-def load_clip(architecture: str, pretrained: str) -> open_clip.CLIP:
+def load_clip(architecture: str, pretrained: str, is_replaced: bool = False) -> open_clip.CLIP:
     """Build a CLIP model in float32 on the CPU and load its weights.
 
     Args:
@@ -27,6 +27,8 @@ def load_clip(architecture: str, pretrained: str) -> open_clip.CLIP:
         pretrained: an open_clip tag of that architecture (downloaded by open_clip), the path of a
             weights file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``), or "" for random weights;
             the toy's are "captions".
+        is_replaced: whether a checkpoint's weights will follow, so that random ones are no cause
+            for a warning.
 
     Raises:
         ValueError: the architecture is unknown or not a plain CLIP, or ``pretrained`` is neither a
@@ -37,10 +39,10 @@ def load_clip(architecture: str, pretrained: str) -> open_clip.CLIP:
     _check_pretrained(architecture, config, pretrained)
     weights_file = _locate_weights(architecture, pretrained)
     model = open_clip.CLIP(**config)
-    if weights_file is None:
-        logger.warning("MODEL.CLIP.PRETRAINED is empty: %s has random weights", architecture)
-    else:
+    if weights_file is not None:
         _load_weights(model, weights_file, architecture)
+    elif not is_replaced:
+        logger.warning("MODEL.CLIP.PRETRAINED is empty: %s has random weights", architecture)
     return model
 
 
