@@ -26,6 +26,8 @@ def add_pixelclip_config(cfg: CfgNode) -> None:
     # Decode a training JPEG at 1/2, 1/4 or 1/8 of its sides where its crop then still has at least
     # MODEL.CLIP.RESOLUTION pixels: faster, but the pixels differ a little.
     cfg.INPUT.REDUCED_JPEG_DECODING = False
+    # Share of broken records, among all that were read, above which training stops.
+    cfg.DATALOADER.MAX_BROKEN_SHARE = 0.2
     # Compile the image encoders and the mask decoder with torch.compile (needs a C++ compiler).
     cfg.MODEL.COMPILE = False
     _add_solver_config(cfg.SOLVER)
@@ -40,6 +42,9 @@ def _add_solver_config(node: CfgNode) -> None:
     node.BASE_LR_END = 1e-4
     # Number of parts in which a process's images go through the model, one after the other.
     node.ACCUMULATION_STEPS = 1
+    # Seconds that one of several processes may take for a step's data or computation, or be silent
+    # at any time, before the others end with an error that names it.
+    node.STEP_TIME_LIMIT = 1800.0
     # Number format with SOLVER.AMP.ENABLED: "bfloat16", or on GPUs "float16" with scaled gradients.
     node.AMP.PRECISION = "bfloat16"
 

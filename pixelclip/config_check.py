@@ -32,6 +32,14 @@ def check_run_config(cfg: CfgNode) -> None:
         raise ValueError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; expected at least 1.")
     if cfg.MODEL.WEIGHTS and not PathManager.isfile(cfg.MODEL.WEIGHTS):
         raise FileNotFoundError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} does not exist.")
+    if cfg.SOLVER.STEP_TIME_LIMIT <= 0:
+        raise ValueError(
+            f"SOLVER.STEP_TIME_LIMIT is {cfg.SOLVER.STEP_TIME_LIMIT}; expected a positive number."
+        )
+    if not 0 <= cfg.DATALOADER.MAX_BROKEN_SHARE <= 1:
+        raise ValueError(
+            f"DATALOADER.MAX_BROKEN_SHARE is {cfg.DATALOADER.MAX_BROKEN_SHARE}; expected 0 to 1."
+        )
     get_prompt_templates(cfg.MODEL.PIXELCLIP.TEST_TEMPLATES)
     _check_datasets_are_registered((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     _check_precision(cfg)

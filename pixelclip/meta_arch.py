@@ -46,6 +46,7 @@ from pixelclip.modeling.target_merging import MaskTargets, cover_images, merge_m
 from pixelclip.modeling.text_classifier import build_text_classifier
 from pixelclip.modeling.text_encoder import TextEncoder
 from pixelclip.modeling.training_masks import gather_training_masks
+from pixelclip.modeling.training_statistics import assignment_entropy, feature_agreement
 
 Losses = dict[str, Tensor]
 
@@ -170,6 +171,9 @@ class PixelCLIP(nn.Module):
         self._exchange = RowExchange()
         # Masks per cluster (K,) in the latest training batch of all processes, for monitoring.
         self.register_buffer("cluster_usage", torch.zeros(0, dtype=torch.long), False)
+        # See training_statistics.py; the agreement is that of this process's images.
+        self.register_buffer("assignment_entropy", torch.zeros(()), False)
+        self.register_buffer("teacher_agreement", torch.zeros(()), False)
         # Number of pixels, scalar int64, over which that batch's loss is the mean.
         self.register_buffer("counted_pixels", torch.zeros((), dtype=torch.long), False)
         if compile_modules:
@@ -271,8 +275,9 @@ class PixelCLIP(nn.Module):
         num_images, num_clusters = len(weak), len(cluster_embeddings)
         covered = cover_images(masks, image_index, num_images)
         maps_of = torch.arange(num_images, device=self.device).repeat_interleave(num_clusters)
+        teacher_features = self.teacher(weak)  # (B, h, w, d)
         scores = self.score_masks(
-            self.teacher(weak), masks, image_index, cluster_embeddings.detach()
+            teacher_features, masks, image_index, cluster_embeddings.detach()
         )
         shared = self._exchange(scores, count_pixels(maps_of, covered))
         assignment = self.assign_masks(shared.rows)
@@ -280,7 +285,9 @@ class PixelCLIP(nn.Module):
         self.counted_pixels = shared.total
         own = assignment[shared.own]
         merged = merge_masks(masks, image_index, own, num_images, num_clusters).flatten(0, 1)
-        similarity = cosine_maps(self.image_encoder(strong), cluster_embeddings)  # (B, K, h, w)
+        student_features = self.image_encoder(strong)  # (B, h, w, d)
+        self.teacher_agreement = feature_agreement(teacher_features, student_features)
+        similarity = cosine_maps(student_features, cluster_embeddings)  # (B, K, h, w)
         return similarity.flatten(0, 1), MaskTargets(merged, maps_of, covered)
 
     def _match_masks(
@@ -293,13 +300,13 @@ class PixelCLIP(nn.Module):
         covered = cover_images(masks, image_index, len(weak))
         no_scores = torch.zeros(0, 1, device=self.device)
         self.counted_pixels = self._exchange(no_scores, count_pixels(image_index, covered)).total
-        mask_features = pool_masks(self.teacher(weak), masks, image_index)  # (N, d)
+        teacher_features, student_features = self.teacher(weak), self.image_encoder(strong)
+        self.teacher_agreement = feature_agreement(teacher_features, student_features)
+        mask_features = pool_masks(teacher_features, masks, image_index)  # (N, d)
         counts = torch.bincount(image_index, minlength=len(weak)).tolist()
         similarity = [
             cosine_maps(features[None], own)[0]  # (n, h, w)
-            for features, own in zip(
-                self.image_encoder(strong), mask_features.split(counts), strict=True
-            )
+            for features, own in zip(student_features, mask_features.split(counts), strict=True)
         ]
         return torch.cat(similarity), MaskTargets(masks, image_index, covered)
 
@@ -323,7 +330,10 @@ class PixelCLIP(nn.Module):
     def assign_masks(self, scores: Tensor) -> Tensor:
         """Cluster (N,) int64 of each of the masks, balanced over all that ``scores`` (N, K) has."""
         if self.assignment == "sinkhorn":
-            scores = sinkhorn(scores, self.sinkhorn_iterations)
+            scores = shares = sinkhorn(scores, self.sinkhorn_iterations)
+        else:
+            shares = scores.softmax(dim=1)
+        self.assignment_entropy = assignment_entropy(shares)
         return scores.argmax(dim=1)
 
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:

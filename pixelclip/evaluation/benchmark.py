@@ -4,10 +4,11 @@ Everything about the data sets is checked before the first image. What is finish
 once (``stored_results.py``), so that the same evaluation, started again, goes on where it stopped.
 """
 
+import contextlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ class Benchmark:
         self.published = get_published_row(published_row)
         self.evaluation = evaluation
         self.mask_folder = mask_folder
+        self._write_errors: list[OSError] = []
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -178,7 +180,10 @@ class Benchmark:
 
         Raises:
             FileNotFoundError, ValueError: see :meth:`prepare`.
+            OSError: in the main process, after all is evaluated and logged: something could not be
+                written.
         """
+        self._write_errors.clear()
         evaluators, gaps = self.prepare(build_evaluator)
         weights = hash_weights(model) if reuse and comm.is_main_process() else None
         results: OrderedDict[str, DatasetResult] = OrderedDict()
@@ -192,6 +197,8 @@ class Benchmark:
                 self._save(name, fingerprint, result)
             results[name] = result
         self._report(results, gaps)
+        if self._write_errors:
+            raise self._write_errors[0]
         return OrderedDict((name, result.metrics) for name, result in results.items())
 
     def _fingerprint(self, name: str, weights: str | None) -> Fingerprint | None:
@@ -217,7 +224,17 @@ class Benchmark:
 
     def _save(self, name: str, fingerprint: Fingerprint | None, result: DatasetResult) -> None:
         if fingerprint:
-            save_result(self.folder, name, fingerprint, result)
+            with self._noting_write_errors():
+                save_result(self.folder, name, fingerprint, result)
+
+    @contextlib.contextmanager
+    def _noting_write_errors(self) -> Iterator[None]:
+        """A full disk must not cost the figures that follow: they are in the log at least."""
+        try:
+            yield
+        except OSError as error:
+            logger.error("A result could not be stored: %s", error)
+            self._write_errors.append(error)
 
     def _evaluate(
         self, name: str, model: PixelCLIP, loader: Any, evaluator: DatasetEvaluator
@@ -239,10 +256,12 @@ class Benchmark:
             print_csv_format(result.metrics)
         notes = {name: f"not evaluated: {gap}" for name, gap in gaps.items()}
         notes.update(_notes_on_size(results))
-        os.makedirs(self.folder, exist_ok=True)
         rows = make_rows(self.names, results, notes, self.published)
-        table = write_table(rows, self.folder, self.published_row, self.protocol)
-        logger.info("The table is in %s:\n\n%s", os.path.join(self.folder, "benchmark.md"), table)
+        with self._noting_write_errors():
+            os.makedirs(self.folder, exist_ok=True)
+            table = write_table(rows, self.folder, self.published_row, self.protocol)
+            path = os.path.join(self.folder, "benchmark.md")
+            logger.info("The table is in %s:\n\n%s", path, table)
 
 
 def dataset_vocabulary(name: str, variant: str = "") -> Vocabulary:

@@ -23,6 +23,8 @@ from pixelclip.data.rle import RLEError, sample_masks
 
 Size = tuple[int, int]
 GROUND_TRUTH = "ground_truth"
+# Pillow's other readers start programs (EPS) or decode formats that no labels are stored in.
+_LABEL_FORMATS = ("PNG", "TIFF", "BMP")
 
 
 class MaskRegions(NamedTuple):
@@ -144,10 +146,14 @@ def read_label_map(path: str, num_classes: int, ignore_label: int) -> NDArray[np
     """Labels (H, W) in 0..C-1, and C where the pixel is void.
 
     Raises:
-        ValueError: more than one channel, or a value that is neither a class nor void.
+        ValueError: no image that can be read, more than one channel, or a value that is neither a
+            class nor void.
     """
-    with Image.open(path) as image:
-        label = np.array(image, dtype=np.int64)
+    try:
+        with Image.open(path, formats=_LABEL_FORMATS) as image:
+            label = np.array(image, dtype=np.int64)
+    except Exception as error:  # Pillow raises a dozen types on broken files
+        raise ValueError(f"{path} cannot be read as a label map: {error}") from error
     if label.ndim != 2:
         raise ValueError(f"{path} has shape {label.shape}; expected one channel of class numbers.")
     is_void = label == ignore_label
