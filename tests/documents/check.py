@@ -101,7 +101,11 @@ def run_documents(
 
 def run_document(session: Session, blocks: Sequence[CodeBlock]) -> int:
     """Run blocks of one document and print a line of each; return how many failed."""
-    return sum(not _run_block(session, block) for block in blocks)
+    failures = 0
+    for block in blocks:
+        if not session.is_stopped:
+            failures += not _run_block(session, block)
+    return failures
 
 
 def _run_block(session: Session, block: CodeBlock) -> bool:

@@ -37,6 +37,9 @@ class Session:
     Args:
         world: in which blocks run.
         timeout: seconds after which a block has failed.
+
+    Attributes:
+        is_stopped: whether :meth:`stop` was called.
     """
 
     def __init__(self, world: SmallWorld, timeout: float = TIMEOUT) -> None:
@@ -45,18 +48,18 @@ class Session:
         self._environment = world.environment
         self._folder = str(world.root)
         self._process: subprocess.Popen | None = None
-        self._is_stopped = False
+        self.is_stopped = False
 
     def stop(self) -> None:
         """From another thread: end what runs now, and let every later block fail."""
-        self._is_stopped = True
+        self.is_stopped = True
         if self._process is not None:
             _kill(self._process)
 
     def run(self, block: CodeBlock) -> str | None:
         """Run a block; return None, or what was run and printed, and why that is a failure."""
-        if self._is_stopped:
-            return "interrupted"
+        if self.is_stopped:
+            return "not run: the session was stopped before"
         if block.language == TEXT:
             return None
         if block.language == DATA:
