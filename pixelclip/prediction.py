@@ -18,6 +18,8 @@ from pixelclip.visualization import class_colours
 
 # The largest class index that an 8-bit file of labels holds; 255 is void by custom.
 _LAST_OF_8_BITS = 254
+# Above Pillow's own, so that the legend's letters stay clean; other formats pass over it.
+_JPEG_QUALITY = 92
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Prediction:
         if suffix not in Image.EXTENSION:
             raise ValueError(f"{os.fspath(path)} has no suffix of a picture; use .png or .jpg.")
         with atomic_writer(path) as file:
-            self.draw().save(file, format=Image.EXTENSION[suffix])
+            self.draw().save(file, format=Image.EXTENSION[suffix], quality=_JPEG_QUALITY)
 
     def save_labels(self, path: str | os.PathLike[str]) -> None:
         """Write the class indices as a PNG, which :attr:`names` belongs to.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.data.image_input import ImageInput, to_rgb_pixels
+from pixelclip.data.image_reading import ImageReadError
 from pixelclip.data.vocabularies import read_vocabulary, validate_class_names
 from pixelclip.engine.setup import load_config
 from pixelclip.meta_arch import PixelCLIP
@@ -149,7 +150,8 @@ class Predictor:
             A prediction, or one for each image of a list, in its order.
 
         Raises:
-            ImageReadError (a ValueError): a file cannot be read as an image.
+            ImageReadError (a ValueError): a file cannot be read as an image, or an image is too
+                narrow to be resized.
             TypeError, ValueError: an image or a vocabulary that cannot be used. The text says why.
         """
         background = self._background(background_threshold, background_words)
@@ -194,8 +196,8 @@ class Predictor:
         """What Detectron2's ``DatasetMapper`` makes of an image in an evaluation."""
         height, width = pixels.shape[:2]
         if max(height, width) > 2 * self.max_size * min(height, width):
-            raise ValueError(
-                f"The image is {width} x {height} pixels: too narrow to be resized to at most "
+            raise ImageReadError(
+                f"the image is {width} x {height} pixels: too narrow to be resized to at most "
                 f"{self.max_size} pixels."
             )
         resized = self._resize.get_transform(pixels).apply_image(pixels)
