@@ -9,10 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.engine.setup import load_config
 from pixelclip.export import ExportError, ExportReport, export_model, save_text_features
-from pixelclip.meta_arch import PixelCLIP
+from pixelclip.predictor import Predictor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=("encoder", "classifier", "text"), help="what is exported")
     parser.add_argument("--config-file", required=True, help="of the model")
-    parser.add_argument("--weights", help="a checkpoint (default: MODEL.WEIGHTS of the config)")
+    parser.add_argument("--weights", default="", help="a checkpoint (default: the config's)")
     parser.add_argument("--words", nargs="+", default=[], help='class names: sky "sofa, couch"')
     parser.add_argument("--output", required=True, help="ends in .onnx or .pt2; .npz for text")
     parser.add_argument("opts", nargs="*", help="config keys and values")
@@ -35,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> None:
     cfg = load_config(options.config_file, options.opts)
-    model = PixelCLIP(cfg)
-    PixelCLIPCheckpointer(model).load(options.weights or cfg.MODEL.WEIGHTS)
+    model = Predictor.from_config(cfg, options.weights).model
     if options.kind == "text":
         save_text_features(model, options.words, options.output)
         print(f"Wrote {options.output}: text features of {len(options.words)} classes")

@@ -29,6 +29,7 @@ _PAGE_STYLE = """\
 .problem { padding: .6rem .9rem; border-left: 4px solid #d33; background: #d331; }
 .note { opacity: .8; }
 footer { display: none !important; }
+#message:not(:has(.problem)) { display: none; }
 """
 
 
@@ -161,19 +162,22 @@ def build_page(models: PageModels, limits: Limits, folder: Path, note: str = "")
     ) as blocks:
         gradio.Markdown(f"# {TITLE}\n{note}")
         with gradio.Row():
-            with gradio.Column(scale=2, min_width=280):
+            with gradio.Column(scale=2, min_width=280) as left:
                 picture, words, start, compare = _add_request(gradio, limits, models.has_plain)
             with gradio.Column(scale=3, min_width=320):
                 shown, opacity = _add_result(gradio)
         inputs = [picture, words, compare, opacity]
-        _add_examples(gradio, page, folder, inputs, shown)
+        with left:
+            _add_examples(gradio, page, folder, inputs, shown)
         _connect(gradio, page, shown, inputs, start)
     return blocks.queue(max_size=_WAITING_REQUESTS)
 
 
 def _add_request(gradio: Any, limits: Limits, has_plain: bool) -> tuple[Any, Any, Any, Any]:
-    picture = _uploaded_picture(gradio)(
-        label=f"Picture (at most {limits.upload_megabytes:g} MB, {limits.megapixels:g} megapixels)",
+    picture = gradio.Image(
+        label="Picture",
+        placeholder="Drop a picture here, or click to choose one\n"
+        f"(at most {limits.upload_megabytes:g} MB and {limits.megapixels:g} megapixels)",
         type="filepath",
         image_mode=None,
         sources=["upload", "clipboard"],
@@ -181,6 +185,9 @@ def _add_request(gradio: Any, limits: Limits, has_plain: bool) -> tuple[Any, Any
         buttons=[],
         elem_id="picture",
     )
+    # Its own preprocessing opens the file without limits. (A subclass of a component would make
+    # Gradio write a stub file beside this one.)
+    picture.preprocess = lambda payload: None if payload is None else payload.path
     words = gradio.Textbox(
         label="Words",
         info="Any words, separated by commas; synonyms of a class by slashes (sofa / couch).",
@@ -197,18 +204,6 @@ def _add_request(gradio: Any, limits: Limits, has_plain: bool) -> tuple[Any, Any
     )
     start = gradio.Button("Segment", variant="primary", elem_id="segment")
     return picture, words, start, compare
-
-
-def _uploaded_picture(gradio: Any) -> Any:
-    class UploadedPicture(gradio.Image):
-        """An image field that passes on the file as it is, to be read within limits."""
-
-        is_template = True  # the browser shows it as an Image
-
-        def preprocess(self, payload: Any) -> str | None:
-            return None if payload is None else payload.path
-
-    return UploadedPicture
 
 
 def _add_result(gradio: Any) -> tuple[_Components, Any]:
