@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pixelclip.mask_generation.command_line import add_generator_arguments, read_generator_choice
 from pixelclip.mask_generation.generate import generate_masks
-from pixelclip.mask_generation.generators import DEFAULT_MODELS, GeneratorChoice
 from pixelclip.mask_generation.photographs import COPIES
 
 
@@ -18,9 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 where masks were found."""
     options = _parse(arguments)
     try:
-        choice = GeneratorChoice(
-            options.generator, options.model, options.weights, options.clusters
-        )
+        choice = read_generator_choice(options)
         summary = generate_masks(
             options.images, options.output, choice, options.link, options.num_workers
         )
@@ -43,12 +41,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--generator", default="superpixels", help=", ".join(DEFAULT_MODELS))
-    parser.add_argument("--model", default="", help="of Hugging Face's hub, a folder, or timm's")
-    parser.add_argument("--weights", default="", help="a file with the weights of DINO or DINOv2")
-    parser.add_argument("--clusters", type=int, default=16, help="regions of DINO and DINOv2")
     parser.add_argument("--link", action="store_true", help="link to photographs, do not copy")
-    parser.add_argument("--num-workers", type=int, help="processes; default: GPUs or cores")
+    add_generator_arguments(parser)
     return parser.parse_args(arguments)
 
 

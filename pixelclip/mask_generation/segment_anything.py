@@ -58,9 +58,10 @@ def _load_pipeline(model: str, device: torch.device) -> Any:
     try:
         return pipeline("mask-generation", model=model, device=device)
     except Exception as error:  # the hub's, the files' and transformers' own are of many kinds
+        reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{model!r} could not be loaded as a Segment Anything model ({type(error).__name__}: "
-            f"{str(error)[:300]}). Expected a name on Hugging Face's hub, such as "
+            f"{reason}). Expected a name on Hugging Face's hub, such as "
             "facebook/sam-vit-huge, or a folder with its config.json, preprocessor_config.json "
             "and weights."
         ) from error

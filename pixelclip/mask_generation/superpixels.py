@@ -27,9 +27,9 @@ _EDGE_WEIGHT = 4.0
 # Large regions stay apart longer than small ones: the difference grows with the smaller one's share
 # of the picture to this power.
 _SIZE_POWER = 0.25
-_MERGING_THRESHOLDS = np.geomspace(5, 36, 8)
+_MERGING_THRESHOLDS = np.geomspace(6.5, 48, 6)
 # Share of the picture below which a region is no mask.
-_SMALLEST_SHARE = 0.001
+_SMALLEST_SHARE = 0.002
 
 
 class SuperpixelGenerator(MaskGenerator):
@@ -58,7 +58,6 @@ def merge_superpixels(image: NDArray[np.uint8]) -> Iterator[Labels]:
     Every region is made up of regions of the level before.
     """
     labels = segmentation.felzenszwalb(image, **_FELZENSZWALB)
-    yield labels
     regions = _build_graph(labels, color.rgb2lab(image))
     for threshold in _MERGING_THRESHOLDS:
         yield graph.merge_hierarchical(

@@ -201,6 +201,7 @@ def test_a_killed_run_leaves_whole_files_and_goes_on(images, tmp_path):
     assert contents(copies) == contents(tmp_path / "whole" / "photographs")
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_make_one_result(images, tmp_path):
     processes = [start_tool(images, tmp_path / "out") for _ in range(2)]
     outputs = [process.communicate() for process in processes]

@@ -41,6 +41,7 @@ def test_one_worker_is_this_process_and_starts_with_the_first_task():
     assert [value for value, _ in results] == [9]
 
 
+@pytest.mark.slow
 def test_workers_share_the_tasks_and_have_a_device_each():
     devices = [CPU, torch.device("cuda", 1)]
     results = dict(run_tasks(Square, range(40), devices))
@@ -51,6 +52,7 @@ def test_workers_share_the_tasks_and_have_a_device_each():
     assert {device for device, _ in origins} <= {"cpu", "cuda:1"}
 
 
+@pytest.mark.slow
 def test_errors_are_passed_on_and_a_killed_worker_is_explained():
     with pytest.raises(ValueError, match="no root"):
         list(run_tasks(Square, [1, -1, 2], [CPU, CPU]))
@@ -58,7 +60,7 @@ def test_errors_are_passed_on_and_a_killed_worker_is_explained():
         list(run_tasks(Killed, [1], [CPU, CPU]))
 
 
-def wait_for(is_done, seconds=60):
+def wait_for(is_done, seconds=300):
     end = time.monotonic() + seconds
     while not is_done():
         assert time.monotonic() < end
@@ -82,9 +84,11 @@ def is_running(process):
     return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_workers_end_when_their_parent_is_killed(tmp_path):
-    code = f"from tests.mask_generation.test_worker_pool import *; sleep_in_workers({str(tmp_path)!r})"
+    module = "tests.mask_generation.test_worker_pool"
+    code = f"import {module}; {module}.sleep_in_workers({str(tmp_path)!r})"
     parent = subprocess.Popen(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
