@@ -17,6 +17,7 @@ from pixelclip.visualization import Picture, class_colours, draw_picture_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import AbstractPathEffect
 
 # Smaller regions, as a share of the picture, get no name: it would cover more than them.
 _SMALLEST_NAMED = 0.02
@@ -71,14 +72,12 @@ def draw_named_clusters(
         titles: one for each model.
         caption: below the pictures.
     """
-    from matplotlib.patheffects import withStroke
-
     rows = [
         [picture, *(named.paint(picture) for named in row)]
         for picture, row in zip(pictures, maps, strict=True)
     ]
     figure = draw_picture_grid(rows, ["picture", *titles], caption=caption, cell_width=2.6)
-    outline = [withStroke(linewidth=2, foreground="black")]
+    outline = _outline("black")
     axes = iter(figure.axes)
     for row in maps:
         next(axes)  # the picture itself
@@ -91,6 +90,13 @@ def draw_named_clusters(
                     path_effects=outline,
                 )  # fmt: skip
     return figure
+
+
+def _outline(colour: str) -> list[AbstractPathEffect]:
+    """Keeps letters legible on whatever lies below."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2, foreground=colour)]
 
 
 def _side_of(x: int, width: int) -> str:
@@ -118,14 +124,31 @@ def draw_prompt_map(
 
     figure = Figure(figsize=(9, 8.5), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(*names.T, marker="s", s=12, color="0.45", label="class names")
-    axes.scatter(*prompts.T, s=130, c=class_colours(len(prompts)) / 255, label="class prompts",
-                 edgecolors="0.25", linewidths=0.5)  # fmt: skip
-    for index, place in enumerate(prompts):
-        axes.annotate(str(index), place, ha="center", va="center", fontsize=6)
+    axes.scatter(names[:, 0], names[:, 1], s=12, marker="s", color="0.45", label="class names")
+    axes.scatter(
+        prompts[:, 0],
+        prompts[:, 1],
+        s=130,
+        c=class_colours(len(prompts)) / 255,
+        edgecolors="0.25",
+        linewidths=0.5,
+        label="class prompts",
+    )
+    dark, light = _outline("black"), _outline("white")
+    for index, (x, y) in enumerate(prompts):
+        axes.text(
+            x, y, str(index), ha="center", va="center", fontsize=7, color="white", path_effects=dark
+        )
     for name, place in zip(class_names, names, strict=True):
-        first = name.split(",")[0]
-        axes.annotate(first, place, (4, 3), textcoords="offset points", fontsize=7, color="0.2")
+        axes.annotate(
+            name.split(",")[0],
+            place,
+            (4, 3),
+            textcoords="offset points",
+            fontsize=8,
+            color="0.15",
+            path_effects=light,
+        )
     axes.margins(0.08)
     axes.set(xticks=[], yticks=[])
     axes.legend(loc="best", fontsize=8)

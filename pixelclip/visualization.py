@@ -160,10 +160,10 @@ def draw_picture_grid(
             one.set_axis_off()
     for one, title in zip(axes[0], titles, strict=True):
         one.set_title(title, fontsize=9)
-    if caption:
-        figure.supxlabel(caption, fontsize=8, color="0.35")
     if legend:
-        _add_legend(figure, legend, columns)
+        _add_legend(figure, legend, columns, caption)
+    elif caption:
+        figure.supxlabel(caption, fontsize=8, color="0.35")
     return figure
 
 
@@ -172,7 +172,9 @@ def _count_legend_columns(names: Iterable[str], width: float) -> int:
     return max(1, int(width / (_LETTER_WIDTH * longest + _SAMPLE_WIDTH)))
 
 
-def _add_legend(figure: Figure, legend: Mapping[str, Sequence[int]], columns: int) -> None:
+def _add_legend(
+    figure: Figure, legend: Mapping[str, Sequence[int]], columns: int, title: str
+) -> None:
     from matplotlib.patches import Patch
 
     patches = [
@@ -184,6 +186,8 @@ def _add_legend(figure: Figure, legend: Mapping[str, Sequence[int]], columns: in
         loc="outside lower center",
         ncols=min(len(patches), columns),
         frameon=False,
+        title=title or None,
+        title_fontsize=8,
         fontsize=8,
         handlelength=1.2,
         columnspacing=1.2,

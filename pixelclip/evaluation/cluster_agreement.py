@@ -3,9 +3,12 @@
 Shapes: K clusters, C classes.
 """
 
+import dataclasses
+import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import entropy
 from tqdm import tqdm
 
+from pixelclip.atomic_write import atomic_writer
 from pixelclip.evaluation.mask_regions import read_label_map
 from pixelclip.meta_arch import PixelCLIP
 
@@ -130,7 +134,9 @@ def count_clusters(
     for record in tqdm(records, desc=f"Clusters of {dataset_name}", unit=" images"):
         try:
             truth = read_label_map(record["sem_seg_file_name"], num_classes, ignore_label)
-            of_image = _count_image(model, mapper(dict(record)), truth, num_classes + 1)
+            of_image = _count_image(
+                model, mapper({"file_name": record["file_name"]}), truth, num_classes + 1
+            )
         except (ValueError, OSError) as error:
             skipped += 1
             logger.warning("%s is skipped: %s", record["file_name"], error)
@@ -163,3 +169,28 @@ def spread(records: Iterable[Any], count: int | None) -> list[Any]:
     if count is None or count >= len(chosen):
         return chosen
     return [chosen[index] for index in np.linspace(0, len(chosen) - 1, count).round().astype(int)]
+
+
+def save_counts(path: Path, fingerprint: Mapping[str, str], counts: ClusterCounts) -> None:
+    """Keep counts in a JSON file, with what they depend on."""
+    values = dataclasses.asdict(counts).items()
+    plain = {
+        key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in values
+    }
+    with atomic_writer(path) as file:
+        file.write(json.dumps({"fingerprint": dict(fingerprint), **plain}).encode())
+
+
+def load_counts(path: Path, fingerprint: Mapping[str, str]) -> ClusterCounts | None:
+    """Counts that :func:`save_counts` kept, if they depend on the same; else None."""
+    try:
+        content = json.loads(path.read_bytes())
+        if content.pop("fingerprint") != fingerprint:
+            return None
+        arrays = {key: np.array(content.pop(key), np.int64) for key in ("pixels", "void", "images")}
+        return ClusterCounts(**arrays, num_images=content["num_images"], skipped=content["skipped"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s holds no counts (%r): counting anew.", path, error)
+        return None

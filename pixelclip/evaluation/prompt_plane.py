@@ -30,7 +30,7 @@ def embed_in_plane(
     Source: van der Maaten and Hinton, "Visualizing data using t-SNE", 2008.
     """
     try:
-        from sklearn.manifold import TSNE
+        from sklearn.manifold import TSNE  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(
             'The plane of prompts and names needs scikit-learn: pip install -e ".[visualization]"'
