@@ -4,11 +4,16 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import shutil
 import socket
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
+
+_TEMPORARY = re.compile(
+    rf"\..+\.{re.escape(socket.gethostname())}-(?P<process>\d+)-[0-9a-f]{{32}}\.tmp"
+)
 
 
 @contextlib.contextmanager
@@ -61,6 +66,19 @@ def _explain(error: OSError, path: str) -> OSError:
     with contextlib.suppress(OSError):
         space = f" ({shutil.disk_usage(os.path.dirname(path)).free / 2**20:.1f} MiB free there)"
     return OSError(error.errno, f"cannot be written: {error.strerror}{space}", path)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove all temporary files in a folder that killed processes of this machine left there.
+
+    Those of running processes stay: two runs may write into one folder.
+    """
+    with os.scandir(folder) as entries:
+        leftovers = [match for entry in entries if (match := _TEMPORARY.fullmatch(entry.name))]
+    for leftover in leftovers:
+        if not _is_running(int(leftover["process"])):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, leftover.string))
 
 
 def _remove_leftovers(folder: str, prefix: str) -> None:
