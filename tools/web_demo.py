@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(
             option, dest=name, type=type(value), default=value, help="(%(default)s)"
         )
-    parser.add_argument("opts", nargs="*", help="config keys and values")
+    parser.add_argument("--opts", nargs="+", default=[], help="KEY VALUE pairs, as in training")
     options = parser.parse_args(arguments)
     limits = Limits(**{name: getattr(options, name) for name in vars(Limits())})
     note = TOY_NOTE if options.config_file == TOY_CONFIG else ""
