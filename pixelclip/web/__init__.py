@@ -1,0 +1,1 @@
+"""A page in the browser to try words on pictures; ``page.py`` puts the parts together."""

@@ -1,0 +1,64 @@
+import threading
+
+import numpy as np
+import pytest
+
+from pixelclip import Predictor
+from pixelclip.toy.scenes import make_scene
+from pixelclip.web import models as models_module
+from pixelclip.web.models import OURS, PLAIN, PageModels
+from pixelclip.web.request import RequestError
+from tests.web.conftest import TOY_CONFIG
+
+NAMES = ("sky", "stone", "car, auto")
+PICTURE = make_scene(13, 0).pixels
+
+
+def test_both_label_maps_are_the_predictors(toy_models):
+    for model, dense_path in ((OURS, "maskclip"), (PLAIN, "plain")):
+        overrides = ("MODEL.CLIP.DENSE_PATH", dense_path)
+        expected = Predictor.from_config(TOY_CONFIG, overrides=overrides)(PICTURE, list(NAMES))
+        found = toy_models.label(model, PICTURE, NAMES)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        np.testing.assert_array_equal(found.similarity, expected.best_similarity)
+        assert (found.labels.dtype, found.similarity.dtype) == (np.uint8, np.float32)
+
+
+def test_a_background_of_the_config_is_left_to_the_page(toy_models):
+    models = PageModels(TOY_CONFIG, overrides=("TEST.BACKGROUND_THRESHOLD", "0.9"))
+    found = models.label(OURS, PICTURE, NAMES)
+    np.testing.assert_array_equal(found.labels, toy_models.label(OURS, PICTURE, NAMES).labels)
+
+
+def test_what_takes_too_long_is_given_up(monkeypatch):
+    models = PageModels(TOY_CONFIG, seconds=0.1)
+    go_on = threading.Event()
+    monkeypatch.setattr(models, "_predictor", lambda *_, **__: go_on.wait())
+    try:
+        with pytest.raises(RequestError, match=r"longer than 0\.1 seconds and was given up"):
+            models.label(OURS, PICTURE, NAMES)
+    finally:
+        go_on.set()
+
+
+def test_words_that_do_not_fit_are_a_sentence(toy_models):
+    with pytest.raises(RequestError, match="does not fit into CLIP's context"):
+        toy_models.label(OURS, PICTURE, ["q" * 80])
+
+
+def test_without_weights_of_clip_there_is_nothing_to_compare_with(tiny_vit_json, toy_models):
+    assert toy_models.has_plain
+    overrides = ("MODEL.CLIP.ARCH", tiny_vit_json, "MODEL.CLIP.PRETRAINED", "")
+    overrides += ("MODEL.CLIP.RESOLUTION", "(64, 64)", "MODEL.CLIP.DENSE_PATH", "pixelclip")
+    assert not PageModels(TOY_CONFIG, overrides=overrides).has_plain
+
+
+def test_plain_weights_that_cannot_be_loaded_are_a_sentence(monkeypatch):
+    models = PageModels(TOY_CONFIG)
+
+    def refuse(_cfg):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(models_module.Predictor, "from_config", refuse)
+    with pytest.raises(RequestError, match="Plain CLIP cannot be loaded: no network"):
+        models.label(PLAIN, PICTURE, NAMES)

@@ -1,0 +1,88 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from pixelclip.web.request import Limits, RequestError, parse_words, read_picture
+
+LIMITS = Limits(upload_megabytes=0.2, megapixels=0.05, working_side=100, words=3, word_length=20)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("sky", ("sky",)),
+        (" sky ,, grass\n\nhouse ,", ("sky", "grass", "house")),
+        ("sofa/couch, Traffic  Light", ("sofa, couch", "Traffic Light")),
+        (" / sofa / , sky, sky", ("sofa", "sky")),
+        ("犬, عشب", ("犬", "عشب")),
+    ],
+)
+def test_words_are_separated_by_commas_and_synonyms_by_slashes(text, names):
+    assert parse_words(text, LIMITS) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "at least one word"),
+        (" ,\n/ , ", "at least one word"),
+        ("a, b, c, d", "These are 4 classes; at most 3"),
+        ("x" * 21, "21 characters; at most 20"),
+        ("a," * 10_000, "20000 characters; at most"),
+    ],
+)
+def test_words_beyond_the_limits_are_refused(text, message):
+    with pytest.raises(RequestError, match=message):
+        parse_words(text, LIMITS)
+
+
+def test_a_picture_is_upright_and_of_the_working_size(tmp_path):
+    picture = Image.new("RGB", (200, 100), "red")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by a quarter
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    pixels = read_picture(str(tmp_path / "turned.jpg"), LIMITS)
+    assert pixels.shape == (100, 50, 3)
+    assert pixels.dtype == np.uint8
+
+
+def test_a_small_picture_keeps_its_size(tmp_path):
+    Image.new("L", (7, 1), 200).save(tmp_path / "small.png")
+    assert (read_picture(str(tmp_path / "small.png"), LIMITS) == np.full((1, 7, 3), 200)).all()
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return str(path)
+
+
+def encode(image, kind):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no picture; expected a JPEG"),
+        (b"not a picture", "no picture; expected a JPEG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no picture"),
+        (encode(Image.effect_noise((90, 90), 50), "png")[:3000], "cannot be read: is its file"),
+        (encode(Image.new("RGB", (9, 9)), "gif"), "cannot be read: is its file whole, and a JPEG"),
+        (b"\xff" * 300_000, r"The file has 0\.3 MB; at most 0\.2"),
+        (encode(Image.new("1", (600, 100)), "png"), r"600 x 100 pixels, that is 0\.1 megapixels"),
+        (encode(Image.new("1", (20_000, 10_000)), "png"), "too large; at most 0.05 megapixels"),
+    ],
+    ids=["empty", "text", "svg", "truncated", "gif", "heavy", "large", "bomb"],
+)
+def test_a_file_that_is_no_usable_picture_is_refused(tmp_path, content, message):
+    with pytest.raises(RequestError, match=message):
+        read_picture(write(tmp_path / "picture.png", content), LIMITS)
+
+
+def test_a_picture_is_asked_for():
+    with pytest.raises(RequestError, match="Choose a picture first"):
+        read_picture(None, LIMITS)
