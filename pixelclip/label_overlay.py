@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pixelclip.visualization import Picture, colour_labels, overlay
+from pixelclip.visualization import Picture, class_colours, colour_labels, overlay
 
 _MIN_FONT_SIZE = 12
 # A legend of 30 lines is as high as the picture's longer side at most.
@@ -19,11 +19,20 @@ _MIN_WIDTH = 160
 _TEXT_COLOUR = (30, 30, 30)
 
 
+# So many colours can still be told apart by a computer.
+_MOST_COLOURS = 1024
+
+
 class LegendEntry(NamedTuple):
     """One class of a legend; without a colour its sample is an empty frame."""
 
     text: str
     colour: tuple[int, int, int] | None
+
+
+def vocabulary_colours(count: int) -> NDArray[np.uint8]:
+    """Colours (count, 3) of the names of a vocabulary; beyond 1024 names they begin again."""
+    return class_colours(min(count, _MOST_COLOURS))[np.arange(count) % _MOST_COLOURS]
 
 
 def overlay_labels(

@@ -383,6 +383,11 @@ class PixelCLIP(nn.Module):
         embedded: Sequence[str] = names
         if background_index is not None:
             embedded = background.names(names, background_index)
+        if not embedded:
+            raise ValueError(
+                f"The vocabulary {list(names)} has nothing but the background, which a threshold "
+                "tells from other classes: add a class."
+            )
         self._text_classifier = self._embed_names(tuple(embedded), templates)
         self._segments_clusters = False
         self.class_names, self._templates = names, templates

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from pixelclip.atomic_write import atomic_writer
-from pixelclip.label_overlay import LegendEntry, add_legend, overlay_labels
+from pixelclip.label_overlay import LegendEntry, add_legend, overlay_labels, vocabulary_colours
 from pixelclip.modeling.inference_views import ScoredImage, merge_views
 from pixelclip.visualization import class_colours
 
@@ -106,7 +106,7 @@ class Prediction:
         Returns:
             An RGB image of the size of :attr:`image`, or larger by its legend.
         """
-        colours = class_colours(len(self.names))
+        colours = vocabulary_colours(len(self.names))
         picture = overlay_labels(
             self.image, self.labels.numpy(), colours, opacity, self.background_index
         )

@@ -4,6 +4,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, overload
 
 import numpy as np
@@ -18,7 +19,7 @@ from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.data.image_input import ImageInput, to_rgb_pixels
 from pixelclip.data.image_reading import ImageReadError
 from pixelclip.data.vocabularies import read_vocabulary, validate_class_names
-from pixelclip.engine.setup import load_config
+from pixelclip.engine.setup import load_config, take_cpu_without_gpu
 from pixelclip.meta_arch import PixelCLIP
 from pixelclip.modeling.background import NO_THRESHOLD, Background
 from pixelclip.modeling.inference_views import ScoredImage, find_best_classes
@@ -170,9 +171,9 @@ class Predictor:
     def _background(self, threshold: float | None, words: Sequence[str] | None) -> Background:
         default = self.model.background
         threshold = default.threshold if threshold is None else threshold
-        if not -1.0 <= threshold <= 1.0:
+        if not isinstance(threshold, Real) or not -1.0 <= threshold <= 1.0:
             raise ValueError(
-                f"background_threshold is {threshold}; it is a cosine, in -1..1 (-1 for none)."
+                f"background_threshold is {threshold!r}; it is a cosine, in -1..1 (-1 for none)."
             )
         words = default.words if words is None else words
         return Background(float(threshold), validate_class_names(words) if words else ())
@@ -215,6 +216,12 @@ def _load(
     else:
         cfg = config.clone()
         cfg.defrost()
+        take_cpu_without_gpu(cfg)
+    if cfg.MODEL.META_ARCHITECTURE != "PixelCLIP":
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}; expected 'PixelCLIP', "
+            "which each of PixelCLIP's configs sets."
+        )
     if weights:
         cfg.MODEL.WEIGHTS = weights
     if cfg.MODEL.WEIGHTS and not PathManager.isfile(cfg.MODEL.WEIGHTS):

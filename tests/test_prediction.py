@@ -53,6 +53,11 @@ def test_shares_are_those_of_the_label_map(prediction):
     assert (only.index, only.share, only.similarity) == (2, 1.0, 0.5)
 
 
+def test_any_number_of_classes_can_be_drawn():
+    prediction = make_prediction(torch.rand(2000, 4, 4))
+    assert prediction.draw(legend=False).size == (4, 4)
+
+
 def test_a_prediction_is_shown_in_one_line(prediction):
     assert repr(prediction).startswith("Prediction(64 x 48 pixels: class ")
     assert "\n" not in repr(prediction)

@@ -131,6 +131,13 @@ def test_text_features_are_computed_once_for_each_vocabulary(predictor, pictures
     assert len(predictor.model._text_classifiers) < 20
 
 
+def test_a_config_for_a_gpu_is_taken_without_one(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config.MODEL.DEVICE = "cuda"
+    predictor = Predictor.from_config(config)
+    assert predictor.model.device.type == "cpu"
+
+
 def test_names_may_lie_in_a_file_or_be_packaged(predictor, pictures, tmp_path):
     (tmp_path / "names.txt").write_text("sky\n\n  sofa, couch \r\ntraffic light", "utf-8")
     from_file = predictor(pictures[0], tmp_path / "names.txt")
@@ -256,6 +263,10 @@ def test_bad_names_files_are_refused(predictor, pictures, tmp_path):
 def test_bad_options_are_refused(predictor, pictures, config):
     with pytest.raises(ValueError, match="background_threshold is 20"):
         predictor(pictures[0], NAMES, background_threshold=20)
+    with pytest.raises(ValueError, match="background_threshold is 'high'"):
+        predictor(pictures[0], NAMES, background_threshold="high")
+    with pytest.raises(ValueError, match="nothing but the background"):
+        predictor(pictures[0], ["background"], background_threshold=0.5)
     with pytest.raises(ValueError, match="list or tuple"):
         predictor(pictures[0], NAMES, background_words="sky")
     with pytest.raises(ValueError, match="channel_order is 'rgb'"):
@@ -266,6 +277,9 @@ def test_bad_options_are_refused(predictor, pictures, config):
         Predictor(predictor.model, batch_size=0)
     with pytest.raises(ValueError, match="Merge the overrides"):
         Predictor.from_config(config, overrides=["SEED", "1"])
+    config.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
+    with pytest.raises(ValueError, match="expected 'PixelCLIP'"):
+        Predictor.from_config(config)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -51,11 +51,16 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     add_pixelclip_config(cfg)
     cfg.merge_from_file(config_file)
     merge_overrides(cfg, list(overrides))
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
+    take_cpu_without_gpu(cfg)
     register_sem_seg_folders(cfg.DATASETS.SEM_SEG_FOLDERS)
     check_run_config(cfg)
     return cfg
+
+
+def take_cpu_without_gpu(cfg: CfgNode) -> None:
+    """Let the CPU be ``MODEL.DEVICE`` where that is a GPU and there is none."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
 
 
 def merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
