@@ -23,7 +23,7 @@ TEMPLATE = '<div class="result">${value}</div><div class="tip" hidden></div>'
 
 STYLE = """\
 .result { display: flex; flex-wrap: wrap; gap: 1rem; }
-.result figure { flex: 1 1 18rem; margin: 0; }
+.result figure { flex: 1 1 14rem; margin: 0; }
 .result figcaption { font-weight: 600; padding-bottom: .25rem; }
 .stage img.shown { width: 100%; display: block; border-radius: 6px; cursor: crosshair; }
 .stage img.pixels { display: none; }
