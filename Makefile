@@ -6,7 +6,7 @@ VENV := .venv
 INSTALLED := $(VENV)/installed.stamp
 PIP_INSTALL := $(VENV)/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: install demo lint test test-all
+.PHONY: install demo docs docs-check lint test test-all
 
 install: $(INSTALLED)
 
@@ -28,8 +28,17 @@ lint: install
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m mypy
 
+# Options: make test TEST_OPTIONS=tests/modeling
 test: install
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -m "not slow" $(TEST_OPTIONS)
 
 test-all: install
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(TEST_OPTIONS)
+
+# The docstrings as web pages: output/docs/index.html
+docs: install
+	$(VENV)/bin/python tools/render_docs.py
+
+# Options: make docs-check DOCS_OPTIONS=README.md
+docs-check: install
+	$(VENV)/bin/python -m tests.documents.check $(DOCS_OPTIONS)

@@ -1,5 +1,7 @@
 """The PixelCLIP package; tools/install_detectron2.py or the official build adds Detectron2."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 # What PixelCLIP itself imports.
@@ -53,6 +55,20 @@ DEVELOPMENT_REQUIRES = [
     "selenium>=4.20",  # the tests of the web page; Chromium comes from the system
 ]
 
+# The wheel holds the folders of the repository that are no package, so that it works anywhere; each
+# script is a console command: tools/check_datasets.py is pixelclip-check-datasets.
+MAPPED_FOLDERS = {
+    "pixelclip.configs": "configs",
+    "pixelclip_tools": "tools",
+    "pixelclip_tools.datasets": "datasets",
+}
+ROOT = Path(__file__).parent
+COMMANDS = [
+    f"pixelclip-{script.stem.replace('_', '-')} = {package}.{script.stem}:main"
+    for package, folder in MAPPED_FOLDERS.items()
+    for script in sorted((ROOT / folder).glob("*.py"))
+]
+
 setup(
     name="pixelclip",
     version="0.1.0",
@@ -60,8 +76,13 @@ setup(
     author="PixelCLIP contributors",
     license="MIT",
     python_requires=">=3.10",
-    packages=find_packages(include=["pixelclip", "pixelclip.*"]),
-    package_data={"pixelclip": ["**/*.json", "**/*.yaml", "**/*.txt.gz", "**/*.safetensors"]},
+    packages=[*find_packages(include=["pixelclip", "pixelclip.*"]), *MAPPED_FOLDERS],
+    package_dir=MAPPED_FOLDERS,
+    package_data={
+        "pixelclip": ["**/*.json", "**/*.txt.gz", "**/*.safetensors"],
+        "pixelclip.configs": ["**/*.yaml"],
+    },
+    entry_points={"console_scripts": COMMANDS},
     install_requires=PIXELCLIP_REQUIRES + DETECTRON2_REQUIRES,
     extras_require={
         **OPTIONAL_REQUIRES,

@@ -1,12 +1,19 @@
 """Write files that are either whole or not there."""
 
 import contextlib
+import errno
 import functools
 import os
+import re
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
+
+_TEMPORARY = re.compile(
+    rf"\..+\.{re.escape(socket.gethostname())}-(?P<process>\d+)-[0-9a-f]{{32}}\.tmp"
+)
 
 
 @contextlib.contextmanager
@@ -16,7 +23,8 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[Any]]:
     When the block raises, the temporary file is removed and what stood at ``path`` is untouched.
 
     Raises:
-        OSError: the folder does not exist or cannot be written, or the disk is full.
+        OSError: the folder does not exist or cannot be written, or the disk is full; it names the
+            path and how much space is left.
     """
     folder, name = os.path.split(os.path.abspath(os.fspath(path)))
     prefix = f".{name}.{socket.gethostname()}-"
@@ -28,10 +36,49 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
+        cause = _write_error_behind(error, temporary)
+        if cause is not None:
+            raise _explain(cause, os.path.join(folder, name)) from error
         raise
+
+
+_WRITE_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+)
+
+
+def _write_error_behind(error: BaseException | None, temporary: str) -> OSError | None:
+    """The error of the disk that an error comes from; torch.save hides it behind one of its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _WRITE_ERRORS:
+            return error if error.filename in (None, temporary) else None
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _explain(error: OSError, path: str) -> OSError:
+    """The error with the path that was to be written and the space that its disk has left."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = f" ({shutil.disk_usage(os.path.dirname(path)).free / 2**20:.1f} MiB free there)"
+    return OSError(error.errno, f"cannot be written: {error.strerror}{space}", path)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove all temporary files in a folder that killed processes of this machine left there.
+
+    Those of running processes stay: two runs may write into one folder.
+    """
+    with os.scandir(folder) as entries:
+        leftovers = [match for entry in entries if (match := _TEMPORARY.fullmatch(entry.name))]
+    for leftover in leftovers:
+        if not _is_running(int(leftover["process"])):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, leftover.string))
 
 
 def _remove_leftovers(folder: str, prefix: str) -> None:

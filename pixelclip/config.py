@@ -26,6 +26,8 @@ def add_pixelclip_config(cfg: CfgNode) -> None:
     # Decode a training JPEG at 1/2, 1/4 or 1/8 of its sides where its crop then still has at least
     # MODEL.CLIP.RESOLUTION pixels: faster, but the pixels differ a little.
     cfg.INPUT.REDUCED_JPEG_DECODING = False
+    # Share of broken records, among all that were read, above which training stops.
+    cfg.DATALOADER.MAX_BROKEN_SHARE = 0.2
     # Compile the image encoders and the mask decoder with torch.compile (needs a C++ compiler).
     cfg.MODEL.COMPILE = False
     _add_solver_config(cfg.SOLVER)
@@ -40,6 +42,9 @@ def _add_solver_config(node: CfgNode) -> None:
     node.BASE_LR_END = 1e-4
     # Number of parts in which a process's images go through the model, one after the other.
     node.ACCUMULATION_STEPS = 1
+    # Seconds that one of several processes may take for a step's data or computation, or be silent
+    # at any time, before the others end with an error that names it.
+    node.STEP_TIME_LIMIT = 1800.0
     # Number format with SOLVER.AMP.ENABLED: "bfloat16", or on GPUs "float16" with scaled gradients.
     node.AMP.PRECISION = "bfloat16"
 
@@ -60,6 +65,17 @@ def _clip_config() -> CfgNode:
     # Keep only the blocks' inputs for the backward pass and compute the blocks again in it: less
     # memory for about a third more time in the image encoder.
     node.ACTIVATION_CHECKPOINTING = False
+    return node
+
+
+def _dino_config() -> CfgNode:
+    node = CfgNode()
+    # Model of the features, with MASK_SOURCE "dino": a ViT of timm, with the tag of its weights.
+    node.MODEL = "vit_small_patch16_224.dino"
+    # Its weights: "pretrained" (the tag's, downloaded once), a weights file, or "" for random ones.
+    node.WEIGHTS = "pretrained"
+    # Number of clusters of an image's features, each of which is a mask.
+    node.NUM_MASKS = 16
     return node
 
 
@@ -84,7 +100,8 @@ def _add_test_config(node: CfgNode) -> None:
     node.VOCABULARY = ""
     # What is measured: "segmentation", or "mask_classification" of given masks.
     node.EVALUATION = "segmentation"
-    # Masks to classify: "ground_truth", or a folder of SA-1B JSON files named like the images.
+    # Masks to classify, or to average in with MODEL.PIXELCLIP.TEST_MASKS "given": "ground_truth", or
+    # a folder of SA-1B JSON files named like the images.
     node.MASKS = "ground_truth"
     # Published results to stand beside ours, for example "ViT-B/16 SA-1B"; "" for none.
     node.PUBLISHED_ROW = ""
@@ -116,10 +133,20 @@ def _pixelclip_config() -> CfgNode:
     node.MOMENTUM = 0.999
     # (height, width) at which masks are pooled and compared with the prediction.
     node.MASK_RESOLUTION = (256, 256)
-    # Where training masks come from; "dataset": the annotations of DATASETS.TRAIN.
+    # Where training masks come from: "dataset", the annotations of DATASETS.TRAIN, or "dino", the
+    # clusters of each image's DINO features (its annotations are not read, if there are any).
     node.MASK_SOURCE = "dataset"
+    # What makes the masks with "dino".
+    node.DINO = _dino_config()
     # Set of prompt templates in which class names are embedded at inference.
     node.TEST_TEMPLATES = "imagenet_select"
     # (height, width) of the feature map on which classes are compared at inference.
     node.TEST_FEATURE_SIZE = (64, 64)
+    # Masks inside which similarity is averaged at inference: "none", "given" (those of TEST.MASKS),
+    # or of a generator: "superpixels", "sam", "sam_hq", "sam2", "dino", "dinov2".
+    node.TEST_MASKS = "none"
+    # The generator's model and weights file, as in tools/generate_masks.py; "" for its usual ones.
+    node.TEST_MASK_MODEL = ""
+    # See TEST_MASK_MODEL.
+    node.TEST_MASK_WEIGHTS = ""
     return node

@@ -12,6 +12,7 @@ from pixelclip.modeling.finetune_policy import FINETUNE_POLICIES
 from pixelclip.modeling.prompt_templates import get_prompt_templates
 
 PRECISIONS = ("float16", "bfloat16")
+MASK_SOURCES = ("dataset", "dino")
 
 
 def check_run_config(cfg: CfgNode) -> None:
@@ -31,6 +32,14 @@ def check_run_config(cfg: CfgNode) -> None:
         raise ValueError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; expected at least 1.")
     if cfg.MODEL.WEIGHTS and not PathManager.isfile(cfg.MODEL.WEIGHTS):
         raise FileNotFoundError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} does not exist.")
+    if cfg.SOLVER.STEP_TIME_LIMIT <= 0:
+        raise ValueError(
+            f"SOLVER.STEP_TIME_LIMIT is {cfg.SOLVER.STEP_TIME_LIMIT}; expected a positive number."
+        )
+    if not 0 <= cfg.DATALOADER.MAX_BROKEN_SHARE <= 1:
+        raise ValueError(
+            f"DATALOADER.MAX_BROKEN_SHARE is {cfg.DATALOADER.MAX_BROKEN_SHARE}; expected 0 to 1."
+        )
     get_prompt_templates(cfg.MODEL.PIXELCLIP.TEST_TEMPLATES)
     _check_datasets_are_registered((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     _check_precision(cfg)
@@ -81,7 +90,11 @@ def check_model_config(cfg: CfgNode) -> None:
         )
     if cfg.INPUT.FORMAT != "RGB":
         raise ValueError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP takes 'RGB'.")
-    check_choice("MODEL.PIXELCLIP.MASK_SOURCE", node.MASK_SOURCE, ("dataset",))
+    check_choice("MODEL.PIXELCLIP.MASK_SOURCE", node.MASK_SOURCE, MASK_SOURCES)
+    if node.DINO.NUM_MASKS < 1:
+        raise ValueError(
+            f"MODEL.PIXELCLIP.DINO.NUM_MASKS is {node.DINO.NUM_MASKS}; expected at least 1."
+        )
     check_choice("MODEL.CLIP.FINETUNE", cfg.MODEL.CLIP.FINETUNE, FINETUNE_POLICIES)
 
 

@@ -1,11 +1,15 @@
-"""What the processes of a distributed run tell each other in a training step, beside gradients."""
+"""What the processes of a distributed run tell each other, beside gradients."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 # A packet begins with two int64 in the place of four float32.
 _HEADER = 4
@@ -73,3 +77,61 @@ class RowExchange:
 def _headers(packets: Tensor) -> Tensor:
     """Number of rows and count of each process, (processes, 2) int64."""
     return packets[:, :_HEADER].contiguous().view(torch.int64)
+
+
+def do_together(make: Callable[[], Result]) -> Result:
+    """Do the same in every process, and fail in all of them where it fails in one.
+
+    Otherwise the others would wait in their next collective for a process that is gone.
+
+    Raises:
+        RuntimeError: it failed in another process; names its rank and its error.
+        Exception: it failed in this one.
+    """
+    problem: Exception | None = None
+    try:
+        result = make()
+    except Exception as error:
+        problem = error
+    texts = comm.all_gather("" if problem is None else f"{type(problem).__name__}: {problem}")
+    if problem is not None:
+        raise problem
+    failed = [f"rank {rank} failed with {text}" for rank, text in enumerate(texts) if text]
+    if failed:
+        raise RuntimeError("; ".join(failed))
+    return result
+
+
+def check_same(what: str, value: Any) -> None:
+    """Refuse to go on where the processes differ.
+
+    Raises:
+        RuntimeError: in every process; names the value of each rank.
+    """
+    _refuse_different(what, comm.all_gather(value))
+
+
+def _refuse_different(what: str, values: list[Any]) -> None:
+    if any(other != values[0] for other in values):
+        listed = ", ".join(f"rank {rank}: {other}" for rank, other in enumerate(values))
+        raise RuntimeError(f"The processes differ in the {what}: {listed}.")
+
+
+def check_same_config(cfg: CfgNode) -> None:
+    """Refuse to go on where the processes have different configs, but for where they write.
+
+    Raises:
+        RuntimeError: in every process; names the keys and the values of each rank.
+    """
+    configs = comm.all_gather(_leaves(cfg))
+    for key in configs[0]:
+        if key != "OUTPUT_DIR":
+            _refuse_different(key, [config.get(key) for config in configs])
+
+
+def _leaves(node: CfgNode, prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        leaves.update(_leaves(value, f"{name}.") if isinstance(value, CfgNode) else {name: value})
+    return leaves

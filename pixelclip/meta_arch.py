@@ -22,8 +22,10 @@ from pixelclip.distributed import RowExchange
 from pixelclip.modeling.background import Background
 from pixelclip.modeling.clip_loader import load_clip, load_tokenizer
 from pixelclip.modeling.cluster_embeddings import build_cluster_embeddings
+from pixelclip.modeling.dino_masks import DinoMasks
 from pixelclip.modeling.finetune_policy import apply_finetune_policy
 from pixelclip.modeling.image_encoder import DenseImageEncoder
+from pixelclip.modeling.inference_masks import InferenceMasks, build_inference_masks
 from pixelclip.modeling.inference_views import (
     InferenceMode,
     ScoredImage,
@@ -44,6 +46,7 @@ from pixelclip.modeling.target_merging import MaskTargets, cover_images, merge_m
 from pixelclip.modeling.text_classifier import build_text_classifier
 from pixelclip.modeling.text_encoder import TextEncoder
 from pixelclip.modeling.training_masks import gather_training_masks
+from pixelclip.modeling.training_statistics import assignment_entropy, feature_agreement
 
 Losses = dict[str, Tensor]
 
@@ -65,11 +68,13 @@ class PixelCLIP(nn.Module):
 
     * ``image``, ``image_strong``: (3, H, W) RGB in 0..255, weakly and strongly augmented;
     * ``masks``: (N, Mh, Mw) bool at the mask resolution, or ``instances`` whose ``gt_masks`` are
-      Detectron2 ``BitMasks`` at image resolution.
+      Detectron2 ``BitMasks`` at image resolution; with ``dino_masks`` none of both, but optionally
+      what that class takes.
 
     In eval mode it returns ``[{"sem_seg": (C, height, width) float32 cosines}]``; each input is a
     dict with ``image`` and the ``height`` and ``width`` of the output in pixels (by default the
-    image's own). The classes are those of :meth:`set_vocabulary`, or of the first test data set.
+    image's own); with ``MODEL.PIXELCLIP.TEST_MASKS "given"`` also the ``masks`` and ``owner`` of
+    ``SmoothingMasks``. The classes are those of :meth:`set_vocabulary`, or of the first test data set.
 
     Args:
         image_encoder: the student.
@@ -88,6 +93,10 @@ class PixelCLIP(nn.Module):
         inference_mode: which views of a test image are scored.
         background: what counts as a vocabulary's background class.
         default_dataset: data set whose classes are used until :meth:`set_vocabulary` is called.
+        inference_masks: gives the masks of a test image inside which similarity is averaged; None
+            for no masks.
+        dino_masks: makes the masks of training images, which then need none; not a part of the
+            model's parameters and checkpoints.
         compile_modules: compile the image encoders and the decoder with ``torch.compile``.
 
     Raises:
@@ -120,6 +129,8 @@ class PixelCLIP(nn.Module):
         inference_mode: InferenceMode,
         background: Background,
         default_dataset: str | None,
+        inference_masks: InferenceMasks | None = None,
+        dino_masks: DinoMasks | None = None,
         compile_modules: bool = False,
     ) -> None:
         super().__init__()
@@ -145,10 +156,13 @@ class PixelCLIP(nn.Module):
         self.inference_mode = inference_mode
         self.background = background
         self.default_dataset = default_dataset
+        self.inference_masks = inference_masks
+        self.dino_masks = dino_masks
         self.class_names: tuple[str, ...] = ()
         self._templates = test_templates
         self._background = background
         self._background_index: int | None = None
+        self._segments_clusters = False
         self.register_buffer("_text_classifier", None, persistent=False)
         # By names and templates; the latest one used stands last.
         self._text_classifiers: dict[tuple[tuple[str, ...], str], Tensor] = {}
@@ -157,6 +171,9 @@ class PixelCLIP(nn.Module):
         self._exchange = RowExchange()
         # Masks per cluster (K,) in the latest training batch of all processes, for monitoring.
         self.register_buffer("cluster_usage", torch.zeros(0, dtype=torch.long), False)
+        # See training_statistics.py; the agreement is that of this process's images.
+        self.register_buffer("assignment_entropy", torch.zeros(()), False)
+        self.register_buffer("teacher_agreement", torch.zeros(()), False)
         # Number of pixels, scalar int64, over which that batch's loss is the mean.
         self.register_buffer("counted_pixels", torch.zeros((), dtype=torch.long), False)
         if compile_modules:
@@ -199,6 +216,8 @@ class PixelCLIP(nn.Module):
                 cfg.TEST.BACKGROUND_THRESHOLD, tuple(cfg.TEST.BACKGROUND_WORDS)
             ),
             "default_dataset": cfg.DATASETS.TEST[0] if len(cfg.DATASETS.TEST) else None,
+            "inference_masks": build_inference_masks(cfg),
+            "dino_masks": _build_dino_masks(cfg),
             "compile_modules": cfg.MODEL.COMPILE,
         }
 
@@ -224,9 +243,7 @@ class PixelCLIP(nn.Module):
             ValueError: masks of another size than the mask resolution.
         """
         self.teacher.update(self.image_encoder)
-        masks, image_index = gather_training_masks(
-            batched_inputs, self.mask_resolution, self.device
-        )
+        masks, image_index = self.training_masks(batched_inputs)
         weak = self.preprocess([x["image"] for x in batched_inputs])
         strong = self.preprocess([x["image_strong"] for x in batched_inputs])
         if self.assignment == "none":
@@ -238,6 +255,18 @@ class PixelCLIP(nn.Module):
             "loss_masks": decoded_mask_loss(self.mask_decoder, similarity, targets, mean_pixels)
         }
 
+    def training_masks(self, batched_inputs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+        """All masks (N, Mh, Mw) bool of a batch, and the image (N,) int64 of each, ascending.
+
+        Raises:
+            ValueError: see :func:`gather_training_masks`.
+        """
+        if self.dino_masks is not None:
+            batched_inputs = [
+                {"masks": self.dino_masks(inputs, self.device)} for inputs in batched_inputs
+            ]
+        return gather_training_masks(batched_inputs, self.mask_resolution, self.device)
+
     def _match_clusters(
         self, weak: Tensor, strong: Tensor, masks: Tensor, image_index: Tensor
     ) -> tuple[Tensor, MaskTargets]:
@@ -246,8 +275,9 @@ class PixelCLIP(nn.Module):
         num_images, num_clusters = len(weak), len(cluster_embeddings)
         covered = cover_images(masks, image_index, num_images)
         maps_of = torch.arange(num_images, device=self.device).repeat_interleave(num_clusters)
+        teacher_features = self.teacher(weak)  # (B, h, w, d)
         scores = self.score_masks(
-            self.teacher(weak), masks, image_index, cluster_embeddings.detach()
+            teacher_features, masks, image_index, cluster_embeddings.detach()
         )
         shared = self._exchange(scores, count_pixels(maps_of, covered))
         assignment = self.assign_masks(shared.rows)
@@ -255,7 +285,9 @@ class PixelCLIP(nn.Module):
         self.counted_pixels = shared.total
         own = assignment[shared.own]
         merged = merge_masks(masks, image_index, own, num_images, num_clusters).flatten(0, 1)
-        similarity = cosine_maps(self.image_encoder(strong), cluster_embeddings)  # (B, K, h, w)
+        student_features = self.image_encoder(strong)  # (B, h, w, d)
+        self.teacher_agreement = feature_agreement(teacher_features, student_features)
+        similarity = cosine_maps(student_features, cluster_embeddings)  # (B, K, h, w)
         return similarity.flatten(0, 1), MaskTargets(merged, maps_of, covered)
 
     def _match_masks(
@@ -268,13 +300,13 @@ class PixelCLIP(nn.Module):
         covered = cover_images(masks, image_index, len(weak))
         no_scores = torch.zeros(0, 1, device=self.device)
         self.counted_pixels = self._exchange(no_scores, count_pixels(image_index, covered)).total
-        mask_features = pool_masks(self.teacher(weak), masks, image_index)  # (N, d)
+        teacher_features, student_features = self.teacher(weak), self.image_encoder(strong)
+        self.teacher_agreement = feature_agreement(teacher_features, student_features)
+        mask_features = pool_masks(teacher_features, masks, image_index)  # (N, d)
         counts = torch.bincount(image_index, minlength=len(weak)).tolist()
         similarity = [
             cosine_maps(features[None], own)[0]  # (n, h, w)
-            for features, own in zip(
-                self.image_encoder(strong), mask_features.split(counts), strict=True
-            )
+            for features, own in zip(student_features, mask_features.split(counts), strict=True)
         ]
         return torch.cat(similarity), MaskTargets(masks, image_index, covered)
 
@@ -298,7 +330,10 @@ class PixelCLIP(nn.Module):
     def assign_masks(self, scores: Tensor) -> Tensor:
         """Cluster (N,) int64 of each of the masks, balanced over all that ``scores`` (N, K) has."""
         if self.assignment == "sinkhorn":
-            scores = sinkhorn(scores, self.sinkhorn_iterations)
+            scores = shares = sinkhorn(scores, self.sinkhorn_iterations)
+        else:
+            shares = scores.softmax(dim=1)
+        self.assignment_entropy = assignment_entropy(shares)
         return scores.argmax(dim=1)
 
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
@@ -349,8 +384,21 @@ class PixelCLIP(nn.Module):
         if background_index is not None:
             embedded = background.names(names, background_index)
         self._text_classifier = self._embed_names(tuple(embedded), templates)
+        self._segments_clusters = False
         self.class_names, self._templates = names, templates
         self._background_index, self._background = background_index, background
+
+    @torch.no_grad()
+    def set_clusters_as_classes(self) -> None:
+        """Segment into the clusters from now on: each class prompt is a class, whatever it means.
+
+        :meth:`set_vocabulary` goes back to words.
+        """
+        clusters = self.class_prompts(self.text_encoder).float()  # (K, d)
+        self._text_classifier = F.normalize(clusters, dim=-1)
+        self.class_names = tuple(f"cluster {index}" for index in range(len(clusters)))
+        self._background_index = None
+        self._segments_clusters = True
 
     def _embed_names(self, names: tuple[str, ...], templates: str) -> Tensor:
         """Unit vectors (C, d) of names; those of the latest vocabularies are kept."""
@@ -369,7 +417,9 @@ class PixelCLIP(nn.Module):
     def text_classifier(self) -> Tensor:
         """Unit vectors of the current vocabulary's classes, (C, d), or of its embedded names."""
         if self._text_classifier is None:
-            if self.class_names:
+            if self._segments_clusters:
+                self.set_clusters_as_classes()
+            elif self.class_names:
                 self.set_vocabulary(
                     self.class_names, self._templates, self._background_index, self._background
                 )
@@ -417,9 +467,12 @@ class PixelCLIP(nn.Module):
         scores = iter(self._score_views([view for views in views_of_images for view in views]))
         return [
             ScoredImage(
-                [view.without_pixels() for view in views], list(islice(scores, len(views))), size
+                [view.without_pixels() for view in views],
+                list(islice(scores, len(views))),
+                size,
+                self.inference_masks and self.inference_masks(inputs, self.device),
             )
-            for views, size in zip(views_of_images, sizes, strict=True)
+            for inputs, views, size in zip(batched_inputs, views_of_images, sizes, strict=True)
         ]
 
     def _score_views(self, views: Sequence[View]) -> list[Tensor]:
@@ -472,6 +525,14 @@ def cosine_maps(features: Tensor, vectors: Tensor) -> Tensor:
     """Cosines (B, n, h, w) float32 between dense features (B, h, w, d) and vectors (n, d)."""
     with torch.autocast(features.device.type, enabled=False):
         return cosine_similarity(features.float(), vectors.float()).permute(0, 3, 1, 2)
+
+
+def _build_dino_masks(cfg: CfgNode) -> DinoMasks | None:
+    node = cfg.MODEL.PIXELCLIP
+    if node.MASK_SOURCE != "dino":
+        return None
+    dino = node.DINO
+    return DinoMasks(dino.MODEL, dino.WEIGHTS, dino.NUM_MASKS, tuple(node.MASK_RESOLUTION))
 
 
 def _compile_in_place(*modules: nn.Module) -> None:

@@ -1,4 +1,5 @@
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelclip.atomic_write import atomic_writer
+from pixelclip.atomic_write import atomic_writer, remove_leftovers
 
 
 def test_writes_whole_files_with_the_usual_permissions(tmp_path):
@@ -52,6 +53,19 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path):
         file.write(b"whole")
     assert path.read_bytes() == b"whole"
     assert sorted(os.listdir(tmp_path)) == ["file", "other"]
+
+
+def test_a_running_process_keeps_its_temporary_file(tmp_path):
+    """Two runs that write into one folder used to remove each other's files."""
+    with atomic_writer(tmp_path / "a.png") as file:
+        remove_leftovers(tmp_path)
+        file.write(b"whole")
+    dead = f".b.png.{socket.gethostname()}-{2**22 + 1}-{'0' * 32}.tmp"
+    elsewhere = f".b.png.other.machine-{2**22 + 1}-{'0' * 32}.tmp"
+    for name in (dead, elsewhere, "b.tmp"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert set(os.listdir(tmp_path)) == {"a.png", "b.tmp", elsewhere}
 
 
 def test_a_folder_is_listed_once_however_many_files_are_written(tmp_path, monkeypatch):

@@ -1,29 +1,151 @@
-"""What an installed package holds."""
+"""What an installed package holds, and that it works from any folder."""
 
+import importlib
+import inspect
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+import zipfile
 from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 12e6
+# Folder of the repository -> where a build has it.
+PLACES = {
+    "pixelclip": "pixelclip",
+    "configs": "pixelclip/configs",
+    "tools": "pixelclip_tools",
+    "datasets": "pixelclip_tools/datasets",
+}
+SCRIPTS = [*sorted((ROOT / "tools").glob("*.py")), *sorted((ROOT / "datasets").glob("*.py"))]
+IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 
-def test_a_build_holds_every_file_of_the_package_and_is_small(tmp_path):
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A copy of what is built, as setuptools writes beside the sources."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in ("pixelclip", "configs", "tools"):
+        shutil.copytree(ROOT / name, folder / name, ignore=IGNORED)
+    (folder / "datasets").mkdir()  # beside the scripts there may be gigabytes
+    for path in [*(ROOT / "datasets").glob("*.py"), ROOT / "datasets" / "README.md"]:
+        shutil.copy(path, folder / "datasets")
+    for name in ("setup.py", "pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def source_files(folder):
+    for source, place in PLACES.items():
+        for path in (folder / source).rglob("*"):
+            is_data = source in ("tools", "datasets") and path.suffix != ".py"
+            if path.is_file() and not is_data:
+                yield Path(place, path.relative_to(folder / source))
+
+
+def test_a_build_holds_every_file_and_is_small(sources, tmp_path):
     command = [sys.executable, "setup.py", "--quiet", "build", "--build-base", str(tmp_path)]
-    # Elsewhere, what setuptools writes beside the sources would stay in the repository.
-    command += ["egg_info", "--egg-base", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={**os.environ})
+    subprocess.run(command, cwd=sources, check=True, capture_output=True)
     built = {
         path.relative_to(tmp_path / "lib"): path.stat().st_size
         for path in (tmp_path / "lib").rglob("*")
         if path.is_file()
     }
-    sources = {
-        path.relative_to(ROOT)
-        for path in (ROOT / "pixelclip").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    assert set(built) == sources
-    assert {Path("pixelclip/toy/assets/toy_clip.safetensors")} <= set(built)
+    assert set(built) == set(source_files(sources))
+    assert {
+        Path("pixelclip/toy/assets/toy_clip.safetensors"),
+        Path("pixelclip/configs/pixelclip_vitb16.yaml"),
+        Path("pixelclip/configs/demo/toy.yaml"),
+        Path("pixelclip_tools/predict.py"),
+        Path("pixelclip_tools/datasets/prepare_voc.py"),
+    } <= set(built)
     assert sum(built.values()) < LIMIT
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_can_be_a_console_command(script):
+    main = importlib.import_module(script.stem).main
+    without = inspect.Parameter.empty
+    assert all(p.default is not without for p in inspect.signature(main).parameters.values())
+
+
+def run(command, folder, expected=0):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["DETECTRON2_DATASETS"] = str(folder)
+    result = subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == expected, result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def installed(sources, tmp_path_factory):
+    """Folder of the programs of a new environment that has the wheel, and nothing else yet."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    offline = ["--no-deps", "--no-index"]
+    build = [*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", folder, sources]
+    run(build, folder)
+    run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], folder)
+    [wheel] = folder.glob("*.whl")
+    assert wheel.stat().st_size < LIMIT
+    with zipfile.ZipFile(wheel) as archive:
+        names = {Path(name) for name in archive.namelist() if ".dist-info/" not in name}
+    assert names == set(source_files(sources))
+    programs = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    run([*pip, "--python", programs / "python", "install", *offline, wheel], folder)
+    return programs
+
+
+@pytest.mark.slow
+def test_detectron2_can_be_installed_with_the_wheel_alone(installed, tmp_path):
+    output = run([installed / "pixelclip-install-detectron2", "--help"], tmp_path)
+    assert "Install Detectron2 0.5" in output
+
+
+@pytest.fixture(scope="module")
+def with_libraries(installed):
+    """The same environment with this one's libraries, but not its PixelCLIP."""
+    site_packages = installed.parent.glob("lib*/python*/site-packages")
+    [place] = {path.resolve() for path in site_packages}
+    here = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    # Folders that a .pth file names have their own .pth files passed over.
+    (place / "libraries.pth").write_text("\n".join(here))
+    return installed
+
+
+@pytest.mark.slow
+def test_the_wheel_works_from_another_folder(with_libraries, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    code = (
+        "import pixelclip, sys; assert pixelclip.__file__.startswith(sys.prefix)\n"
+        "from pixelclip import Predictor\n"
+        "predictor = Predictor.from_config('configs/demo/toy.yaml')\n"
+        "print(predictor('photo.png', 'toy_scenes_20_synonyms').labels.shape)\n"
+    )
+    assert "torch.Size([40, 60])" in run([with_libraries / "python", "-c", code], tmp_path)
+    command = [with_libraries / "pixelclip-predict", "photo.png", "--words", "sky", "car"]
+    output = run([*command, "--config-file", "configs/demo/toy.yaml"], tmp_path)
+    assert "1 labelled, 0 problems" in output
+    assert (tmp_path / "output/predictions/overlays/photo.jpg").is_file()
+    described = [with_libraries / "pixelclip-check-datasets", "configs/datasets/camvid.yaml"]
+    assert "camvid" in run(described, tmp_path, expected=1)
+    absent = [with_libraries / "pixelclip-check-datasets", "ade20k_150_test_sem_seg"]
+    (tmp_path / "ADEChallengeData2016/images/validation").mkdir(parents=True)
+    assert "datasets/prepare" not in run(absent, tmp_path, expected=1)
+    evaluation = ["--config-file", "demo/toy.yaml", "--eval-only", "OUTPUT_DIR", tmp_path / "x"]
+    output = run([with_libraries / "pixelclip-train-net", *evaluation], tmp_path, expected=1)
+    assert "pixelclip-prepare-toy-scenes" in output

@@ -9,13 +9,13 @@ from pathlib import Path
 from pixelclip.toy.demo import run_demo
 from pixelclip.toy.demo_report import next_commands
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "demo" / "toy.yaml"
+CONFIG = "configs/demo/toy.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 1 after an error, or 130 after an interruption."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", default=str(CONFIG), help="of the training (%(default)s)")
+    parser.add_argument("--config-file", default=CONFIG, help="of the training (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("output/demo"), help="(%(default)s)")
     parser.add_argument("--fresh", action="store_true", help="begin anew, not where it stopped")
     parser.add_argument("opts", nargs="*", help="config keys and values, as SOLVER.MAX_ITER 20")

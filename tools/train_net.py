@@ -11,7 +11,7 @@ from pixelclip.engine.launch import launch
 from pixelclip.engine.setup import setup
 
 
-def main(args: argparse.Namespace) -> dict:
+def run(args: argparse.Namespace) -> dict:
     """Train, or with ``--eval-only`` evaluate ``MODEL.WEIGHTS``, in this process."""
     cfg = setup(args)
     if args.eval_only:
@@ -29,6 +29,10 @@ def main(args: argparse.Namespace) -> dict:
     return trainer.train()
 
 
+def main() -> None:
+    """Run the command line, in one process or several."""
+    launch(run, default_argument_parser().parse_args())
+
+
 if __name__ == "__main__":
-    arguments = default_argument_parser().parse_args()
-    launch(main, arguments)
+    main()

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pixelclip.atomic_write import atomic_writer
+from pixelclip.atomic_write import atomic_writer, remove_leftovers
 from pixelclip.data.datasets.sem_seg_benchmark import (
     SemSegBenchmark,
     datasets_root,
@@ -219,7 +219,7 @@ def prepare_files(
     """
     for folder in {task.target.parent for task in tasks}:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
     pending = [task for task in tasks if not _is_finished(task)]
     with ThreadPoolExecutor(workers) as pool:
         outcomes = pool.map(partial(_try_to_write, convert=convert), pending)
@@ -345,10 +345,3 @@ def _is_finished(task: LabelTask) -> bool:
         return task.target.read_bytes().endswith(_ENDS[task.target.suffix])
     except FileNotFoundError:
         return False
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of atomic_writer that a killed run could not remove itself."""
-    for suffix in _ENDS:
-        for leftover in folder.glob(f".*{suffix}.*.tmp"):
-            leftover.unlink(missing_ok=True)

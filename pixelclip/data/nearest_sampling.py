@@ -83,3 +83,16 @@ def torch_nearest(length: int, new_length: int) -> IntArray:
     ramp = torch.arange(length, dtype=torch.float32)[None, None]  # (length,) -> (1, 1, length)
     resized = F.interpolate(ramp, size=new_length, mode="nearest")
     return resized[0, 0].long().numpy()  # (1, 1, new_length) -> (new_length,)
+
+
+def shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Resize a mask (H, W) by nearest neighbour to ``size``, as in training, without losing it.
+
+    A mask that falls between the sampled pixels becomes those cells that hold one of its pixels.
+    """
+    height, width = mask.shape
+    small = mask[np.ix_(torch_nearest(height, size[0]), torch_nearest(width, size[1]))]
+    if not small.any():
+        rows, columns = np.nonzero(mask)
+        small[rows * size[0] // height, columns * size[1] // width] = True
+    return small

@@ -29,6 +29,7 @@ from pixelclip.data.image_mask_pairs import (
     pair_by_stem,
     split_suffix,
 )
+from pixelclip.data.record_reading import FileVersion
 from pixelclip.data.tar_index import TarIndex, build_tar_index, load_tar_index
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class _Source(NamedTuple):
     images: str
     jsons: str
     table: PairTable
+    version: FileVersion | None = None  # of the tar
 
 
 class SA1BRecords(Sequence[dict[str, Any]]):
@@ -54,11 +56,12 @@ class SA1BRecords(Sequence[dict[str, Any]]):
     A record holds plain values: ``"file_name"`` (path of the image, or of the tar that holds it),
     ``"image_id"`` (the image's name without folder and suffix), ``"image_span"`` ((offset, size) in
     bytes inside the tar, or None), ``"annotation_file_name"`` and ``"annotation_span"`` (the same
-    for the JSON). All records together are a few arrays, about 55 bytes an image.
+    for the JSON); ``"tar_version"``: the tar's size and time when it was indexed, or None. All
+    records together are a few arrays, about 55 bytes an image.
     """
 
     def __init__(self, sources: Sequence[_Source]) -> None:
-        self._folders = [(source.images, source.jsons) for source in sources]
+        self._folders = [(source.images, source.jsons, source.version) for source in sources]
         self._source_ends = np.cumsum([len(source.table) for source in sources], dtype=np.int64)
         empty = PairTable.from_pairs(())
         self._table = PairTable.concatenate([empty, *(source.table for source in sources)])
@@ -76,7 +79,8 @@ class SA1BRecords(Sequence[dict[str, Any]]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         position = range(len(self))[index]
-        images, jsons = self._folders[np.searchsorted(self._source_ends, position, side="right")]
+        source = np.searchsorted(self._source_ends, position, side="right")
+        images, jsons, version = self._folders[source]
         name, image_span, json_span = self._table[position]
         stem = split_suffix(name)[0]
         return {
@@ -85,6 +89,7 @@ class SA1BRecords(Sequence[dict[str, Any]]):
             "image_span": None if image_span == WHOLE_FILE else image_span,
             "annotation_file_name": _locate(jsons, stem + JSON_SUFFIX, json_span),
             "annotation_span": None if json_span == WHOLE_FILE else json_span,
+            "tar_version": version,
         }
 
 
@@ -146,7 +151,7 @@ def load_sa1b(root: str | os.PathLike[str]) -> SA1BRecords:
 
 
 @dataclass
-class _Listing:
+class FolderListing:
     """The names in a folder that matter here, sorted."""
 
     images: list[str]
@@ -158,7 +163,7 @@ class _Listing:
 def _find_sources(root: str) -> list[_Source]:
     sources: list[_Source] = []
     tar_positions: list[int] = []
-    walk = tqdm(_walk(root), desc="Looking for images with masks", unit=" folders", delay=2)
+    walk = tqdm(walk_folders(root), desc="Looking for images with masks", unit=" folders", delay=2)
     for folder, listing in walk:
         sources += _pair_folder(root, folder, listing)
         for name in listing.tars:
@@ -167,11 +172,11 @@ def _find_sources(root: str) -> list[_Source]:
             sources.append(_Source(tar, tar, PairTable.from_pairs(())))
     indices = _index_tars([sources[position].images for position in tar_positions])
     for position, index in zip(tar_positions, indices, strict=True):
-        sources[position] = sources[position]._replace(table=index.table)
+        sources[position] = sources[position]._replace(table=index.table, version=index.version)
     return sources
 
 
-def _walk(root: str) -> Iterator[tuple[str, _Listing]]:
+def walk_folders(root: str) -> Iterator[tuple[str, FolderListing]]:
     """Every folder below the root, and the root; links are followed, but no folder comes twice."""
     seen: set[tuple[int, int]] = set()
     waiting = [root]
@@ -190,8 +195,8 @@ def _walk(root: str) -> Iterator[tuple[str, _Listing]]:
         yield folder, listing
 
 
-def _list(folder: str) -> _Listing:
-    listing = _Listing([], [], [], [])
+def _list(folder: str) -> FolderListing:
+    listing = FolderListing([], [], [], [])
     with os.scandir(folder) as entries:
         for entry in entries:
             suffix = split_suffix(entry.name)[1]
@@ -210,7 +215,7 @@ def _list(folder: str) -> _Listing:
     return listing
 
 
-def _pair_folder(root: str, folder: str, listing: _Listing) -> list[_Source]:
+def _pair_folder(root: str, folder: str, listing: FolderListing) -> list[_Source]:
     """Pair a folder's images with the JSON files beside them, then with those of its twin."""
     images = dict.fromkeys(listing.images, WHOLE_FILE)
     jsons = dict.fromkeys(listing.jsons, WHOLE_FILE)

@@ -1,7 +1,7 @@
 """Write masks as SA-1B publishes them: one JSON file for an image."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class FoundMask(NamedTuple):
 
 
 def write_sa1b_annotation(
-    path: Path, image_file_name: str, size: tuple[int, int], masks: Sequence[FoundMask]
+    path: Path, image_file_name: str, size: tuple[int, int], masks: Iterable[FoundMask]
 ) -> None:
     """Write the JSON file of an image; whole, or not at all.
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from pixelclip.data.image_mask_pairs import (
     pair_by_stem,
     split_suffix,
 )
+from pixelclip.data.record_reading import FileVersion, file_version
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class TarIndex:
     table: PairTable
     unpaired: Unpaired
     damage: str  # where and how the tar breaks off; "" for a whole tar
+    version: FileVersion  # of the tar that was walked over
 
 
 @dataclass
@@ -98,7 +101,7 @@ def build_tar_index(path: str, on_progress: Callable[[int], object] = lambda _: 
     ]
     unpaired = count_unpaired(_full_names(scan.images), _full_names(scan.jsons))
     table = PairTable.concatenate([PairTable.from_pairs(()), *tables])
-    index = TarIndex(table, unpaired, scan.damage)
+    index = TarIndex(table, unpaired, scan.damage, file_version(status))
     _keep(index, path, status)
     return index
 
@@ -231,22 +234,30 @@ def _write(index: TarIndex, location: str, status: os.stat_result) -> None:
 
 def _key(status: os.stat_result) -> NDArray[np.int64]:
     """What an index must agree with: its format's version, and the tar's size and time."""
-    return np.array([_VERSION, status.st_size, status.st_mtime_ns], np.int64)
+    return np.array([_VERSION, *file_version(status)], np.int64)
 
 
 def _read(location: str, status: os.stat_result) -> TarIndex | None:
     try:
+        _refuse_compressed_arrays(location)
         with np.load(location, allow_pickle=False) as arrays:
             if not np.array_equal(arrays["key"], _key(status)):
                 return None
             table = PairTable(arrays["names"], arrays["name_ends"], arrays["spans"])
             unpaired, damage = json.loads(arrays["report"].tobytes())
         _check(table, status.st_size)
-        return TarIndex(table, Unpaired(*unpaired), str(damage))
+        return TarIndex(table, Unpaired(*unpaired), str(damage), file_version(status))
     # NumPy, zipfile and json raise many kinds of error on a damaged file; all mean: build it again.
     except Exception as error:
         logger.warning("%s is unreadable and will be built again: %s", Path(location), error)
         return None
+
+
+def _refuse_compressed_arrays(location: str) -> None:
+    """An index is stored as it is; one that unpacks to more than its own size could fill memory."""
+    with ZipFile(location) as archive:
+        if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
+            raise ValueError("its arrays are compressed")
 
 
 def _check(table: PairTable, tar_size: int) -> None:

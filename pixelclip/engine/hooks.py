@@ -4,14 +4,16 @@ import json
 import logging
 import os
 from collections import Counter
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
-import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from tqdm import tqdm
 
 from pixelclip.atomic_write import atomic_writer
+from pixelclip.engine.random_seeds import seed_iteration
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +26,7 @@ class SeedEveryIteration(HookBase):
 
     def before_step(self) -> None:
         """Seed torch's generators on all devices."""
-        key = (self.trainer.seed, self.trainer.iter, comm.get_rank())
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+        seed_iteration(self.trainer.seed, self.trainer.iter, comm.get_rank())
 
 
 class MonitorClusters(HookBase):
@@ -33,43 +34,104 @@ class MonitorClusters(HookBase):
 
     (Of a batch that goes through the model in parts, the last part's.)
 
-    Scalars: ``clusters/used`` (share of the clusters with at least one mask) and
-    ``clusters/largest`` (share of the masks in the fullest cluster), both in 0..1.
+    Scalars: ``clusters/used`` (share of the clusters with at least one mask), ``clusters/largest``
+    (share of the masks in the fullest cluster) and ``clusters/assignment_entropy``, all in 0..1;
+    ``teacher/agreement``, mean cosine of teacher and student, of the main process's images. See
+    ``modeling/training_statistics.py``.
+
+    It warns where one cluster takes nearly all masks of ``PERIOD`` iterations.
     """
 
+    PERIOD = 100
+    COLLAPSED_SHARE = 0.8
+
+    def __init__(self) -> None:
+        self._sum: Any = 0  # masks per cluster in the iterations since the latest look
+        self._iterations = 0
+
     def after_step(self) -> None:
-        """Put the two scalars into the event storage."""
+        """Put the scalars into the event storage."""
         model = self.trainer.model
-        usage = getattr(model, "module", model).cluster_usage.cpu().numpy()
+        model = getattr(model, "module", model)
+        storage = self.trainer.storage
+        storage.put_scalar("teacher/agreement", model.teacher_agreement.item())
+        usage = model.cluster_usage.cpu().numpy()
         if np.sum(usage):  # not without masks, and not without clusters
-            self.trainer.storage.put_scalar("clusters/used", float(np.mean(usage > 0)))
-            self.trainer.storage.put_scalar("clusters/largest", float(usage.max() / usage.sum()))
+            storage.put_scalar("clusters/used", float(np.mean(usage > 0)))
+            storage.put_scalar("clusters/largest", float(usage.max() / usage.sum()))
+            storage.put_scalar("clusters/assignment_entropy", model.assignment_entropy.item())
+            self._sum = self._sum + usage
+        self._iterations += 1
+        if self._iterations == self.PERIOD:
+            self._look_for_collapse()
+
+    def _look_for_collapse(self) -> None:
+        usage = np.atleast_1d(self._sum)
+        if comm.is_main_process() and len(usage) > 1 and usage.sum():
+            share = usage.max() / usage.sum()
+            if share > self.COLLAPSED_SHARE:
+                logger.warning(
+                    "The clustering has collapsed: cluster %d took %.0f%% of the %d masks of the "
+                    "last %d iterations. Look at clusters/* in TensorBoard; a lower SOLVER.BASE_LR "
+                    "or MODEL.PIXELCLIP.ASSIGNMENT 'sinkhorn' may help.",
+                    usage.argmax(),
+                    100 * share,
+                    usage.sum(),
+                    self.PERIOD,
+                )
+        self._sum, self._iterations = 0, 0
 
 
 class CountSkippedRecords(HookBase):
     """Record how many broken records all processes have skipped, and say so at the end.
 
     Scalar: ``skipped_records``, since the start of the training, resumed or not.
+
+    Args:
+        max_share: of broken ones among all records read, in 0..1, above which training stops; it
+            is looked at once ``RECORDS_BEFORE_SHARE`` records were read.
     """
 
-    def __init__(self) -> None:
+    RECORDS_BEFORE_SHARE = 100
+
+    def __init__(self, max_share: float) -> None:
+        self._max_share = max_share
         self._before: Counter[str] = Counter()  # in the runs that this one continues
         self._total: Counter[str] = Counter()
 
     def after_step(self) -> None:
-        """Put the sum over all processes into the event storage."""
+        """Put the sum over all processes into the event storage.
+
+        Raises:
+            RuntimeError: in every process: too large a share of the records is broken.
+        """
         skipped = getattr(self.trainer.data_loader, "skipped", Counter())
-        gathered = comm.gather(dict(skipped))
+        gathered = comm.all_gather(dict(skipped))
         self._total = sum(map(Counter, gathered), Counter(self._before))
         if comm.is_main_process():
             total = sum(self._total.values())
             self.trainer.storage.put_scalar("skipped_records", total, smoothing_hint=False)
+        self._refuse_broken_data()
+
+    def _refuse_broken_data(self) -> None:
+        broken = sum(self._total.values())
+        # Of all processes, since the start of the training.
+        read = broken + getattr(self.trainer.data_loader, "position", 0)
+        if read >= self.RECORDS_BEFORE_SHARE and broken > self._max_share * read:
+            raise RuntimeError(
+                f"{broken} of the {read} records read so far are broken ({self._kinds()}), more "
+                f"than the share of {self._max_share:g} that DATALOADER.MAX_BROKEN_SHARE allows. "
+                "The log names the first ones; tools/check_datasets.py looks at all of them."
+            )
+
+    def _kinds(self) -> str:
+        return ", ".join(f"{kind}: {count}" for kind, count in self._total.most_common())
 
     def after_train(self) -> None:
         """Log the count of each kind, if any."""
         if comm.is_main_process() and self._total:
-            kinds = ", ".join(f"{kind}: {count}" for kind, count in self._total.most_common())
-            logger.warning("Skipped %d broken records (%s)", sum(self._total.values()), kinds)
+            total = sum(self._total.values())
+            logger.warning("Skipped %d broken records (%s)", total, self._kinds())
 
     def state_dict(self) -> dict[str, int]:
         """Counts by kind."""
@@ -96,6 +158,7 @@ class IterationLog(HookBase):
         self._path = os.path.join(output_dir, "iterations.jsonl")
         self._base_lr = base_lr
         self._lr = base_lr
+        self._waiting: list[str] = []  # lines that the disk had no room for
 
     def before_train(self) -> None:
         """Keep the lines of the iterations before this run's first, if there are any."""
@@ -121,8 +184,24 @@ class IterationLog(HookBase):
         names = ("total_loss", "skipped_records", "clusters/used", "clusters/largest")
         line = {"iteration": self.trainer.iter + 1, "lr": self._lr}
         line.update({name: float(latest[name]) for name in names if name in latest})
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self._waiting.append(json.dumps(line) + "\n")
+        try:
+            self._append("".join(self._waiting))
+            self._waiting.clear()
+        except OSError as error:
+            if len(self._waiting) == 1:
+                logger.error("%s cannot be written, its lines are kept: %s", self._path, error)
+
+    def _append(self, text: str) -> None:
+        """Append the whole text, or nothing of it."""
+        before = os.path.getsize(self._path) if os.path.exists(self._path) else 0
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self._path, before)
+            raise
 
 
 class ProgressBar(HookBase):

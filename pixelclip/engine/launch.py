@@ -17,6 +17,9 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
     launcher starts ``args.num_gpus`` processes on each of ``args.num_machines`` machines. Without
     a GPU, ``main`` runs once in this process, on the CPU.
 
+    Where torchrun starts the processes again after a failure, ``args.resume`` is set: the training
+    goes on from its last checkpoint.
+
     Raises:
         ValueError: this machine has fewer GPUs than ``args.num_gpus``, or none and there are
             several machines.
@@ -48,6 +51,8 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
 def _run_under_torchrun(
     main: Callable[[argparse.Namespace], object], args: argparse.Namespace
 ) -> None:
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+        args.resume = True
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "nccl"

@@ -1,5 +1,6 @@
 """Detectron2's default trainer, with PixelCLIP's data, solver and checkpoints."""
 
+import functools
 import logging
 import weakref
 from collections.abc import Iterable, Sequence
@@ -9,8 +10,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,17 +22,27 @@ from torch.utils.data import ConcatDataset
 from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.config_check import check_batch_split, check_run_config
 from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
+from pixelclip.data.photographs import PHOTOGRAPHS
 from pixelclip.data.resumable_loader import ResumableLoader
 from pixelclip.data.sa1b import find_sa1b_root
+from pixelclip.distributed import check_same, check_same_config, do_together
+from pixelclip.engine.bad_numbers import explain_bad_step
+from pixelclip.engine.full_disk import (
+    PatientCheckpointer,
+    PatientWriter,
+    without_stored_result,
+)
 from pixelclip.engine.hooks import (
     CountSkippedRecords,
     IterationLog,
     MonitorClusters,
     SeedEveryIteration,
 )
+from pixelclip.engine.process_watch import ProcessWatch
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
-from pixelclip.engine.training_step import TrainingStep
+from pixelclip.engine.training_step import BadNumbersError, TrainingStep
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
+from pixelclip.evaluation.benchmark import takes_given_masks
 from pixelclip.evaluation.evaluation_loader import build_evaluation_loader
 
 logger = logging.getLogger(__name__)
@@ -46,7 +59,7 @@ class Trainer(DefaultTrainer):
 
     Raises:
         ValueError, FileNotFoundError: a config that cannot run or a data set that is not there,
-            before any training.
+            before any training; in the other processes RuntimeError, which names the rank.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -55,17 +68,19 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        check_run_config(cfg)
-        if "sa1b_train" in cfg.DATASETS.TRAIN:
-            find_sa1b_root()
+        check_same_config(cfg)
+        do_together(lambda: self._check(cfg))
         Benchmark(cfg).prepare(lambda name: self.build_evaluator(cfg, name))
         self.cfg = cfg = _scale_to_processes(cfg)
         check_batch_split(cfg, comm.get_world_size())
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
-        model = self.build_model(cfg)
+        model: Any = self.build_model(cfg)
+        if model.dino_masks is not None:
+            do_together(model.dino_masks.load)
         optimizer = self.build_optimizer(cfg, model)
-        loader = self.build_train_loader(cfg, seed=self.seed)
+        loader = do_together(lambda: self.build_train_loader(cfg, seed=self.seed))
+        check_same("number of training records", loader.state_dict()["num_records"])
         self._trainer = TrainingStep(
             _wrap_distributed(model),
             loader,
@@ -78,6 +93,24 @@ class Trainer(DefaultTrainer):
             self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), data_loader=loader
         )
         self.register_hooks(self.build_hooks())
+
+    @staticmethod
+    def _check(cfg: CfgNode) -> None:
+        check_run_config(cfg)
+        if {"sa1b_train", PHOTOGRAPHS} & set(cfg.DATASETS.TRAIN):
+            find_sa1b_root()
+
+    def train(self) -> Any:
+        """Train; see Detectron2's trainer.
+
+        Raises:
+            RuntimeError: another process failed or died; it names it. One that is too slow ends
+                this process, see :class:`ProcessWatch`.
+        """
+        with ProcessWatch(
+            lambda: (self.iter + 1, self._trainer.stage), self.cfg.SOLVER.STEP_TIME_LIMIT
+        ):
+            return super().train()
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint, or ``MODEL.WEIGHTS``; see Detectron2's trainer.
@@ -107,6 +140,20 @@ class Trainer(DefaultTrainer):
                 "same checkpoints on each."
             )
 
+    def run_step(self) -> None:
+        """Take a step.
+
+        Raises:
+            FloatingPointError: the loss or the gradient is infinite or NaN; it names the iteration,
+                the images, and the file that the step is kept in.
+        """
+        try:
+            super().run_step()
+        except BadNumbersError as error:
+            model: Any = self._trainer.model
+            model = model.module if isinstance(model, DistributedDataParallel) else model
+            raise explain_bad_step(error, model, self.cfg, self.iter + 1, self.seed) from error
+
     def state_dict(self) -> dict[str, Any]:
         """Iteration, hooks (the schedule among them), optimizer and seed."""
         state = TrainerBase.state_dict(self)
@@ -124,11 +171,28 @@ class Trainer(DefaultTrainer):
         ours = [
             SeedEveryIteration(),
             MonitorClusters(),
-            CountSkippedRecords(),
+            CountSkippedRecords(self.cfg.DATALOADER.MAX_BROKEN_SHARE),
             IterationLog(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.BASE_LR),
         ]
         # Behind the iteration timer and the schedule, which records the learning rate.
-        return [*hooks[:2], *ours, *hooks[2:]]
+        return [*hooks[:2], *ours, *map(self._make_patient, hooks[2:])]
+
+    def _make_patient(self, hook: HookBase | None) -> HookBase | None:
+        """What writes files goes on where it cannot; see ``full_disk.py``."""
+        if isinstance(hook, PeriodicCheckpointer):
+            return PatientCheckpointer(self.checkpointer, hook.period)
+        if isinstance(hook, EvalHook):
+            hook._func = without_stored_result(hook._func)
+        return hook
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's writers, which no full disk stops."""
+        reopen = functools.partial(TensorboardXWriter, self.cfg.OUTPUT_DIR)
+        return [
+            # Its thread ends with the first error. The others keep what they could not write.
+            PatientWriter(writer, reopen if isinstance(writer, TensorboardXWriter) else None)
+            for writer in super().build_writers()
+        ]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -145,8 +209,10 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int = 0) -> ResumableLoader:
         """Batches of ``DATASETS.TRAIN`` whose order and augmentations ``seed`` chooses."""
+        reads_masks = cfg.MODEL.PIXELCLIP.MASK_SOURCE == "dataset"
+        required = "annotation_file_name" if reads_masks else "image_span"
         return ResumableLoader(
-            _load_records(cfg.DATASETS.TRAIN),
+            _load_records(cfg.DATASETS.TRAIN, required),
             MaskDatasetMapper(cfg, is_train=True).map_record,
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             seed=seed,
@@ -163,9 +229,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
-        """Batches of ``TEST.IMS_PER_BATCH`` images; with their masks where these are classified."""
-        is_of_masks = cfg.TEST.EVALUATION == "mask_classification"
-        mapper = MaskRegionsMapper(cfg, dataset_name) if is_of_masks else DatasetMapper(cfg, False)
+        """Batches of ``TEST.IMS_PER_BATCH`` images; with their masks where these are needed."""
+        with_masks = takes_given_masks(cfg)
+        mapper = MaskRegionsMapper(cfg, dataset_name) if with_masks else DatasetMapper(cfg, False)
         return build_evaluation_loader(
             dataset_name, mapper, cfg.TEST.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS
         )
@@ -203,15 +269,24 @@ class Trainer(DefaultTrainer):
         return next(iter(results.values())) if len(names) == 1 else results
 
 
-def _load_records(names: Sequence[str]) -> Sequence[dict[str, Any]]:
+# Keys that the records of training data sets need, and what is wrong where they lack it.
+_PROBLEMS = {
+    "annotation_file_name": (
+        "no files of masks (with MODEL.PIXELCLIP.MASK_SOURCE 'dino' it needs none)"
+    ),
+    "image_span": "no records of photographs to train on",
+}
+
+
+def _load_records(names: Sequence[str], required: str) -> Sequence[dict[str, Any]]:
     if not names:
         raise ValueError("DATASETS.TRAIN is empty; name a training set, such as 'sa1b_train'.")
     datasets = {name: DatasetCatalog.get(name) for name in names}
     for name, dataset in datasets.items():
-        if len(dataset) and "annotation_file_name" not in dataset[0]:
+        if len(dataset) and required not in dataset[0]:
             raise ValueError(
-                f"The data set {name!r} in DATASETS.TRAIN has no files of masks; take 'sa1b_train' "
-                "or another one whose records MaskDatasetMapper reads."
+                f"The data set {name!r} in DATASETS.TRAIN has {_PROBLEMS[required]}; take "
+                "'sa1b_train' or another one whose records MaskDatasetMapper reads."
             )
     # It has a sequence's length and items, and unlike a list it makes no record before its turn.
     records: Any = ConcatDataset(list(datasets.values()))

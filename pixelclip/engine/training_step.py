@@ -3,14 +3,34 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from math import isfinite
 from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pixelclip.engine.process_watch import STAGES
+
 Batch = Sequence[dict[str, Any]]
+
+# A scale of gradients that was too large is halved with each skipped step, and a few are enough.
+_MAX_SKIPPED_IN_A_ROW = 20
+
+
+class BadNumbersError(FloatingPointError):
+    """The loss or the gradient of a step is infinite or NaN; the parameters are as before it.
+
+    Attributes:
+        batch: this process's images.
+    """
+
+    def __init__(self, message: str, batch: Batch) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 class TrainingStep(SimpleTrainer):
@@ -47,27 +67,78 @@ class TrainingStep(SimpleTrainer):
         self._precision = None if precision is None else getattr(torch, precision)
         self._accumulation_steps = accumulation_steps
         self.grad_scaler = _build_grad_scaler(self._device_type, precision == "float16")
+        self.stage = STAGES[-1]  # for the other processes, see process_watch.py
+        self._scale = 0.0  # of the gradients in the step before
+        self._skipped_in_a_row = 0
 
     def run_step(self) -> None:
         """Take a batch and step.
 
+        With float16, a gradient that overflows is no error: the step is left out and the next ones
+        are scaled less.
+
         Raises:
-            FloatingPointError: the loss is infinite or NaN.
+            BadNumbersError: in every process: the loss is infinite or NaN in one of them, or the
+                gradient is; with float16, the gradient stayed so for many steps.
         """
         assert self.model.training, "The model was changed to eval mode."
         start = time.perf_counter()
+        self.stage = STAGES[0]
         batch = next(self._data_loader_iter)
+        self.stage = STAGES[1]
         data_time = time.perf_counter() - start
-        self.optimizer.zero_grad()
-        if self._accumulation_steps == 1:
-            losses = self._backward(self._forward(batch))
-        else:
-            losses = self._accumulate(_split(batch, self._accumulation_steps))
+        losses = self.compute_gradients(batch)
+        self._refuse_bad_numbers(batch, losses)
         self._write_metrics(losses, data_time)
         # Before the step, whose hook clips the gradient: a fused optimizer would unscale it last.
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+        self.stage = STAGES[2]
+
+    def compute_gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of a batch; their gradients, scaled with float16, are the parameters'."""
+        self.optimizer.zero_grad()
+        if self._accumulation_steps == 1:
+            return self._backward(self._forward(batch))
+        return self._accumulate(_split(batch, self._accumulation_steps))
+
+    def _refuse_bad_numbers(self, batch: Batch, losses: dict[str, Tensor]) -> None:
+        own = {name: loss.item() for name, loss in losses.items()}
+        # Losses differ between processes. Whoever stopped alone would leave the others waiting.
+        of_ranks = dict(enumerate(comm.all_gather(own)))
+        bad = {r: those for r, those in of_ranks.items() if not all(map(isfinite, those.values()))}
+        if bad:
+            raise BadNumbersError(f"{_describe(bad)}{self._hint_at_float16()}", batch)
+        if self.grad_scaler.is_enabled():
+            self._count_skipped_steps(batch)
+        elif not self._gradient_is_finite():
+            raise BadNumbersError(f"the loss is finite, {own}, and its gradient is not", batch)
+
+    def _gradient_is_finite(self) -> bool:
+        """Whether this process's gradient, which all of them share, is."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        return not gradients or bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())
+
+    def _count_skipped_steps(self, batch: Batch) -> None:
+        """Note whether the step before was left out: then the scale has fallen."""
+        scale = self.grad_scaler.get_scale()
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if scale < self._scale else 0
+        self._scale = scale
+        storage = get_event_storage()
+        storage.put_scalar("amp/gradient_scale", scale, smoothing_hint=False)
+        storage.put_scalar("amp/skipped_in_a_row", self._skipped_in_a_row, smoothing_hint=False)
+        if self._skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
+            raise BadNumbersError(
+                f"the gradient was infinite or NaN in the last {self._skipped_in_a_row} steps, "
+                f"down to a scale of {scale:g}, so that nothing was learnt"
+                f"{self._hint_at_float16()}",
+                batch,
+            )
+
+    def _hint_at_float16(self) -> str:
+        is_float16 = self._precision == torch.float16
+        return " (float16 ends at 65504; try SOLVER.AMP.PRECISION bfloat16)" if is_float16 else ""
 
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
         with torch.autocast(self._device_type, self._precision, self._precision is not None):
@@ -125,6 +196,12 @@ class TrainingStep(SimpleTrainer):
 def _split(batch: Batch, number: int) -> list[Batch]:
     size = len(batch) // number
     return [batch[start : start + size] for start in range(0, number * size, size)]
+
+
+def _describe(losses_of_ranks: dict[int, dict[str, float]]) -> str:
+    if comm.get_world_size() == 1:
+        return f"the loss is {losses_of_ranks[0]}"
+    return "the loss is " + ", ".join(f"{of} in rank {r}" for r, of in losses_of_ranks.items())
 
 
 def _build_grad_scaler(device_type: str, enabled: bool) -> Any:

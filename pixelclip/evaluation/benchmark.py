@@ -4,10 +4,11 @@ Everything about the data sets is checked before the first image. What is finish
 once (``stored_results.py``), so that the same evaluation, started again, goes on where it stopped.
 """
 
+import contextlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from pixelclip.evaluation.stored_results import (
 from pixelclip.evaluation.timed_inference import run_timed_inference
 from pixelclip.meta_arch import PixelCLIP
 from pixelclip.modeling.background import NO_THRESHOLD
+from pixelclip.modeling.inference_masks import GIVEN_MASKS, NO_MASKS
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,8 @@ class Benchmark:
         protocol: how the model is evaluated, in words, for the table.
         published_row: of ``published_results.py``, to stand beside the results; "" for none.
         evaluation: "segmentation" or "mask_classification".
-        mask_folder: SA-1B JSON files of the masks to classify; None for the labelled regions.
+        mask_folder: SA-1B JSON files of the masks that images come with; None for the labelled
+            regions, or no masks.
 
     Raises:
         ValueError: an unknown evaluation or published row.
@@ -100,6 +103,7 @@ class Benchmark:
         self.published = get_published_row(published_row)
         self.evaluation = evaluation
         self.mask_folder = mask_folder
+        self._write_errors: list[OSError] = []
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -109,10 +113,9 @@ class Benchmark:
             ValueError, FileNotFoundError: masks cannot be classified as the config says.
         """
         _warn_of_unused_background(cfg)
-        mask_folder = None
         if cfg.TEST.EVALUATION == "mask_classification":
             _check_whole_image(cfg)
-            mask_folder = mask_folder_of(cfg.TEST.MASKS)
+        mask_folder = mask_folder_of(cfg.TEST.MASKS) if takes_given_masks(cfg) else None
         return {
             "names": cfg.DATASETS.TEST,
             "folder": os.path.join(cfg.OUTPUT_DIR, "evaluation"),
@@ -177,7 +180,10 @@ class Benchmark:
 
         Raises:
             FileNotFoundError, ValueError: see :meth:`prepare`.
+            OSError: in the main process, after all is evaluated and logged: something could not be
+                written.
         """
+        self._write_errors.clear()
         evaluators, gaps = self.prepare(build_evaluator)
         weights = hash_weights(model) if reuse and comm.is_main_process() else None
         results: OrderedDict[str, DatasetResult] = OrderedDict()
@@ -191,6 +197,8 @@ class Benchmark:
                 self._save(name, fingerprint, result)
             results[name] = result
         self._report(results, gaps)
+        if self._write_errors:
+            raise self._write_errors[0]
         return OrderedDict((name, result.metrics) for name, result in results.items())
 
     def _fingerprint(self, name: str, weights: str | None) -> Fingerprint | None:
@@ -216,7 +224,17 @@ class Benchmark:
 
     def _save(self, name: str, fingerprint: Fingerprint | None, result: DatasetResult) -> None:
         if fingerprint:
-            save_result(self.folder, name, fingerprint, result)
+            with self._noting_write_errors():
+                save_result(self.folder, name, fingerprint, result)
+
+    @contextlib.contextmanager
+    def _noting_write_errors(self) -> Iterator[None]:
+        """A full disk must not cost the figures that follow: they are in the log at least."""
+        try:
+            yield
+        except OSError as error:
+            logger.error("A result could not be stored: %s", error)
+            self._write_errors.append(error)
 
     def _evaluate(
         self, name: str, model: PixelCLIP, loader: Any, evaluator: DatasetEvaluator
@@ -238,10 +256,12 @@ class Benchmark:
             print_csv_format(result.metrics)
         notes = {name: f"not evaluated: {gap}" for name, gap in gaps.items()}
         notes.update(_notes_on_size(results))
-        os.makedirs(self.folder, exist_ok=True)
         rows = make_rows(self.names, results, notes, self.published)
-        table = write_table(rows, self.folder, self.published_row, self.protocol)
-        logger.info("The table is in %s:\n\n%s", os.path.join(self.folder, "benchmark.md"), table)
+        with self._noting_write_errors():
+            os.makedirs(self.folder, exist_ok=True)
+            table = write_table(rows, self.folder, self.published_row, self.protocol)
+            path = os.path.join(self.folder, "benchmark.md")
+            logger.info("The table is in %s:\n\n%s", path, table)
 
 
 def dataset_vocabulary(name: str, variant: str = "") -> Vocabulary:
@@ -280,14 +300,17 @@ def describe_protocol(cfg: CfgNode) -> str:
         "templates": cfg.MODEL.PIXELCLIP.TEST_TEMPLATES,
         "class names": test.VOCABULARY or "as published",
     }
+    if cfg.MODEL.PIXELCLIP.TEST_MASKS != NO_MASKS:
+        parts["averaged in masks"] = cfg.MODEL.PIXELCLIP.TEST_MASKS
     return ", ".join(f"{name}: {value}" for name, value in parts.items()) + ".\n\n"
 
 
 def _is_published_protocol(cfg: CfgNode) -> bool:
     """Whether published figures may stand beside the results; for untrained CLIP they may not."""
     test = cfg.TEST
-    chosen = (test.EVALUATION, test.INFERENCE_MODE, test.FLIP, test.VOCABULARY)
-    is_default = chosen == ("segmentation", "whole", False, "")
+    masks = cfg.MODEL.PIXELCLIP.TEST_MASKS
+    chosen = (test.EVALUATION, test.INFERENCE_MODE, test.FLIP, test.VOCABULARY, masks)
+    is_default = chosen == ("segmentation", "whole", False, "", NO_MASKS)
     return is_default and cfg.MODEL.CLIP.DENSE_PATH == "pixelclip"
 
 
@@ -305,12 +328,23 @@ def result_settings(cfg: CfgNode) -> dict[str, Any]:
     return settings
 
 
+def takes_given_masks(cfg: CfgNode) -> bool:
+    """Whether each test image must come with masks, to be classified or averaged in."""
+    is_smoothed = cfg.MODEL.PIXELCLIP.TEST_MASKS == GIVEN_MASKS
+    return is_smoothed or cfg.TEST.EVALUATION == "mask_classification"
+
+
 def _check_whole_image(cfg: CfgNode) -> None:
     if cfg.TEST.INFERENCE_MODE != "whole" or cfg.TEST.FLIP:
         raise ValueError(
             f"TEST.INFERENCE_MODE is {cfg.TEST.INFERENCE_MODE!r} and TEST.FLIP {cfg.TEST.FLIP}; "
             "masks are classified by the features of the whole image: set them to 'whole' and "
             "False."
+        )
+    if cfg.MODEL.PIXELCLIP.TEST_MASKS != NO_MASKS:
+        raise ValueError(
+            f"MODEL.PIXELCLIP.TEST_MASKS is {cfg.MODEL.PIXELCLIP.TEST_MASKS!r}; the masks to "
+            f"classify are those of TEST.MASKS: set it to {NO_MASKS!r}."
         )
 
 

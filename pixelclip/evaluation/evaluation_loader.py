@@ -21,15 +21,31 @@ def build_evaluation_loader(
     0.5. The last batch of a process may be smaller.
 
     Raises:
-        ValueError: a batch size below 1.
+        ValueError: a batch size below 1; while it is read: a broken image or label, which it names.
+            It is not skipped, because figures on fewer images would be those of another data set.
     """
     if batch_size < 1:
         raise ValueError(f"TEST.IMS_PER_BATCH is {batch_size}; expected at least 1.")
     records = get_detection_dataset_dicts([dataset_name], filter_empty=False)
-    dataset = MapDataset(DatasetFromList(records, copy=False), mapper)
+    dataset = MapDataset(DatasetFromList(records, copy=False), _NamingTheFile(mapper))
     return DataLoader(
         dataset,
         num_workers=num_workers,
         batch_sampler=BatchSampler(InferenceSampler(len(dataset)), batch_size, drop_last=False),
         collate_fn=trivial_batch_collator,
     )
+
+
+class _NamingTheFile:
+    """A mapper whose errors say which record they are about; Pillow's do not."""
+
+    def __init__(self, mapper: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self._mapper = mapper
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._mapper(record)
+        except Exception as error:  # Pillow raises a dozen types on broken files
+            raise ValueError(
+                f"{record['file_name']} cannot be evaluated: {error or type(error).__name__}"
+            ) from error

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pixelclip.evaluation.mask_regions import shrink_mask
+from pixelclip.data.nearest_sampling import shrink_mask
 from pixelclip.meta_arch import PixelCLIP
 from pixelclip.modeling.mask_pooling import pool_masks
 

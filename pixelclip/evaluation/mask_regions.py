@@ -17,11 +17,14 @@ from torch import Tensor
 
 from pixelclip.data.broken_record import BrokenRecordError
 from pixelclip.data.mask_annotations import parse_mask_rles
-from pixelclip.data.nearest_sampling import torch_nearest
+from pixelclip.data.mask_ownership import MaskOwnership
+from pixelclip.data.nearest_sampling import shrink_mask
 from pixelclip.data.rle import RLEError, sample_masks
 
 Size = tuple[int, int]
 GROUND_TRUTH = "ground_truth"
+# Pillow's other readers start programs (EPS) or decode formats that no labels are stored in.
+_LABEL_FORMATS = ("PNG", "TIFF", "BMP")
 
 
 class MaskRegions(NamedTuple):
@@ -143,10 +146,14 @@ def read_label_map(path: str, num_classes: int, ignore_label: int) -> NDArray[np
     """Labels (H, W) in 0..C-1, and C where the pixel is void.
 
     Raises:
-        ValueError: more than one channel, or a value that is neither a class nor void.
+        ValueError: no image that can be read, more than one channel, or a value that is neither a
+            class nor void.
     """
-    with Image.open(path) as image:
-        label = np.array(image, dtype=np.int64)
+    try:
+        with Image.open(path, formats=_LABEL_FORMATS) as image:
+            label = np.array(image, dtype=np.int64)
+    except Exception as error:  # Pillow raises a dozen types on broken files
+        raise ValueError(f"{path} cannot be read as a label map: {error}") from error
     if label.ndim != 2:
         raise ValueError(f"{path} has shape {label.shape}; expected one channel of class numbers.")
     is_void = label == ignore_label
@@ -192,21 +199,18 @@ def generated_regions(
         RLEError: a code is malformed or of another size.
     """
     rows, columns = (np.arange(side) for side in label.shape)
-    owner = np.full(label.shape, -1)
-    owner_area = np.full(label.shape, label.size + 1)
+    ownership = MaskOwnership((len(rows), len(columns)))
     masks: list[NDArray[np.bool_]] = []
     classes = []
-    # One full-size mask at a time: hundreds of them would take hundreds of megabytes.
+    # One full-size mask at a time, see MaskOwnership.
     for rle in rles:
         mask = sample_masks([rle], rows, columns, (len(rows), len(columns)))[0]
-        area = np.count_nonzero(mask)
-        if not area:
+        if not mask.any():
             continue
-        paints = mask & (area < owner_area)
-        owner[paints], owner_area[paints] = len(masks), area
+        ownership.add(mask)
         masks.append(shrink_mask(mask, mask_resolution))
         classes.append(np.bincount(label[mask], minlength=num_classes + 1).argmax())
-    return _to_regions(masks, np.array(classes, np.int64), owner, mask_resolution)
+    return _to_regions(masks, np.array(classes, np.int64), ownership.owner, mask_resolution)
 
 
 def _to_regions(
@@ -217,16 +221,3 @@ def _to_regions(
 ) -> MaskRegions:
     stacked = np.array(masks, np.bool_).reshape(-1, *mask_resolution)  # (N, Mh, Mw), also for N = 0
     return MaskRegions(*(torch.from_numpy(array) for array in (stacked, classes, owner)))
-
-
-def shrink_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
-    """Resize a mask (H, W) by nearest neighbour to ``size``, as in training, without losing it.
-
-    A mask that falls between the sampled pixels becomes those cells that hold one of its pixels.
-    """
-    height, width = mask.shape
-    small = mask[np.ix_(torch_nearest(height, size[0]), torch_nearest(width, size[1]))]
-    if not small.any():
-        rows, columns = np.nonzero(mask)
-        small[rows * size[0] // height, columns * size[1] // width] = True
-    return small

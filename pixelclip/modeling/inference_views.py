@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixelclip.modeling.bilinear_patch import Region, Size, resize_patch, source_range
+from pixelclip.modeling.mask_smoothing import SmoothingMasks, pool_scores, resize_owner
 
 INFERENCE_MODES = ("whole", "keep_aspect", "sliding_window")
 
@@ -69,11 +70,13 @@ class ScoredImage(NamedTuple):
         views: together they show every pixel.
         scores: of each view, (C, h, w) at any resolution.
         output_size: (out_h, out_w) of the maps that can be made of them.
+        masks: inside which scores are averaged; None leaves each pixel its own.
     """
 
     views: Sequence[View]
     scores: Sequence[Tensor]
     output_size: Size
+    masks: SmoothingMasks | None = None
 
 
 def make_views(
@@ -126,13 +129,20 @@ def _size_with_short_side(size: Size, short_side: int, stride: int) -> Size:
     return height, width
 
 
-def merge_views(views: Sequence[View], scores: Sequence[Tensor], output_size: Size) -> Tensor:
+def merge_views(
+    views: Sequence[View],
+    scores: Sequence[Tensor],
+    output_size: Size,
+    masks: SmoothingMasks | None = None,
+) -> Tensor:
     """Mean score (C, out_h, out_w) of every pixel over the views that show it.
 
     Args:
         views: of one image; together they show every pixel.
         scores: of each view, (C, h, w) at any resolution.
         output_size: (out_h, out_w).
+        masks: the pixels that a mask owns get the mean score of the pixels in it; None for no
+            masks.
     """
     merged = scores[0].new_empty((*output_size, len(scores[0])))
     scores = _turn_back(views, scores)
@@ -140,19 +150,30 @@ def merge_views(views: Sequence[View], scores: Sequence[Tensor], output_size: Si
     for tile in _tiles(output_size, max(output_size) if merged.is_cuda else 128):
         top, left, bottom, right = tile
         merged[top:bottom, left:right] = _merge_tile(views, scores, tile).permute(1, 2, 0)
+    if masks is not None:
+        pooled, owner = _pool(views, scores, output_size, masks)
+        merged[owner >= 0] = pooled[owner[owner >= 0]]
     return merged.permute(2, 0, 1)  # (out_h, out_w, C) -> (C, out_h, out_w)
 
 
-def label_views(views: Sequence[View], scores: Sequence[Tensor], output_size: Size) -> Tensor:
+def label_views(
+    views: Sequence[View],
+    scores: Sequence[Tensor],
+    output_size: Size,
+    masks: SmoothingMasks | None = None,
+) -> Tensor:
     """Class (out_h, out_w) int64 of the best mean score of every pixel, the first one of equals.
 
     Equals ``merge_views(...).argmax(dim=0)`` to the last pixel, see :func:`find_best_classes`.
     """
-    return find_best_classes(views, scores, output_size)[0]
+    return find_best_classes(views, scores, output_size, masks)[0]
 
 
 def find_best_classes(
-    views: Sequence[View], scores: Sequence[Tensor], output_size: Size
+    views: Sequence[View],
+    scores: Sequence[Tensor],
+    output_size: Size,
+    masks: SmoothingMasks | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Class (out_h, out_w) int64 of the best mean score of every pixel, and that score.
 
@@ -170,7 +191,21 @@ def find_best_classes(
         values, indices = merged.max(dim=0)
         labels[top:bottom, left:right] = classes[indices]
         best[top:bottom, left:right] = values
+    if masks is not None:
+        pooled, owner = _pool(views, scores, output_size, masks)
+        of_masks, classes = pooled.max(dim=1)
+        owned = owner[owner >= 0]
+        labels[owner >= 0], best[owner >= 0] = classes[owned], of_masks[owned]
     return labels, best
+
+
+def _pool(
+    views: Sequence[View], scores: Sequence[Tensor], output_size: Size, masks: SmoothingMasks
+) -> tuple[Tensor, Tensor]:
+    """Mean scores (N, C) of masks, and the mask (out_h, out_w) that owns each pixel, or -1."""
+    regions = [view.region for view in views]
+    pooled = pool_scores(scores, regions, output_size, masks.masks)
+    return pooled, resize_owner(masks.owner, output_size)
 
 
 def _turn_back(views: Sequence[View], scores: Sequence[Tensor]) -> list[Tensor]:

@@ -26,17 +26,30 @@ def pool_masks(features: Tensor, masks: Tensor, image_index: Tensor) -> Tensor:
         (N, d) float32.
     """
     batch, rows, columns, dim = features.shape
-    up_rows = upsampling_matrix(rows, masks.shape[1]).to(features.device)  # (Mh, h)
-    up_columns = upsampling_matrix(columns, masks.shape[2]).to(features.device)  # (Mw, w)
     counts = torch.bincount(image_index, minlength=batch).tolist()
     flat_features = features.float().reshape(batch, rows * columns, dim)  # (B, h*w, d)
     pooled = []
     # Image by image, so that only one image's masks are held as floats at a time.
     for image_masks, image_features in zip(masks.split(counts), flat_features, strict=True):
-        weights = up_rows.T @ image_masks.float() @ up_columns  # (n, h, w)
+        weights = weigh_positions(image_masks.float(), (rows, columns))  # (n, h, w)
         area = image_masks.sum(dim=(1, 2))[:, None]  # (n, 1)
         pooled.append(weights.flatten(1) @ image_features / area)  # (n, d)
     return torch.cat(pooled)
+
+
+def weigh_positions(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """What each position of a small map counts in the sum of the upsampled map inside masks.
+
+    Args:
+        masks: (N, Mh, Mw) float, the weight of each pixel in the sum.
+        grid: (h, w) of the small map.
+
+    Returns:
+        (N, h, w), same dtype.
+    """
+    up_rows = upsampling_matrix(grid[0], masks.shape[1]).to(masks)  # (Mh, h)
+    up_columns = upsampling_matrix(grid[1], masks.shape[2]).to(masks)  # (Mw, w)
+    return up_rows.T @ masks @ up_columns
 
 
 def upsampling_matrix(size: int, target: int) -> Tensor:

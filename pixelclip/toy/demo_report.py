@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from pixelclip.command_names import runnable_command
 from pixelclip.data.datasets.toy_scenes import TOY_SCENES_TEST
 from pixelclip.engine import Trainer
 from pixelclip.evaluation.prompt_names import (
@@ -116,7 +117,7 @@ def write_demo_report(
 
 def next_commands(output: Path) -> list[str]:
     """Three commands that go on from a finished demo."""
-    train = ".venv/bin/python tools/train_net.py --config-file"
+    train = runnable_command(".venv/bin/python tools/train_net.py --config-file")
     root = os.environ.get("DETECTRON2_DATASETS") or str(output / "datasets")
     toy = f"DETECTRON2_DATASETS={shlex.quote(root)} {train} configs/demo/toy.yaml"
     weights = shlex.quote(str(output / "training" / "model_final.pth"))

@@ -1,6 +1,7 @@
 """Label files: the table, what is refused, atomic writing, going on after a break, command line."""
 
 import os
+import socket
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +25,8 @@ from pixelclip.data.label_preparation import (
 )
 
 TABLE = make_label_table({0: 255, 1: 0, 2: 1, 255: 255})
+# End of the name of what atomic_writer leaves behind when it is killed; no process has this number.
+OF_A_DEAD_PROCESS = f"{socket.gethostname()}-{2**22 + 1}-{'0' * 32}.tmp"
 
 
 @pytest.fixture
@@ -162,7 +165,7 @@ def test_a_run_that_was_killed_is_completed_to_the_same_files(
         prepare_labels(tasks, TABLE, workers=1)
     assert _contents(folder).items() <= uninterrupted.items()
     # what a kill or a power cut may leave besides: a temporary file, a file that was cut short
-    (folder / ".image5.png.x3b_1k2a.tmp").write_bytes(b"half")
+    (folder / f".image5.png.{OF_A_DEAD_PROCESS}").write_bytes(b"half")
     (folder / replaced[0]).write_bytes(uninterrupted[replaced[0]][:-20])
     report = prepare_labels(tasks, TABLE, workers=1)
     assert (report.written, report.skipped) == (4, 2)
@@ -247,7 +250,8 @@ def test_json_files_are_finished_or_made_anew(tasks: list[LabelTask]) -> None:
     tasks = [replace(task, target=task.target.with_suffix(".json")) for task in tasks]
     assert prepare_files(tasks, lambda task: b'{"a": 1}', workers=2).written == 6
     tasks[1].target.write_bytes(b'{"a": ')
-    (tasks[1].target.parent / ".image5.json.x3b_1k2a.tmp").write_bytes(b"half")
+    leftover = tasks[1].target.parent / f".image5.json.{OF_A_DEAD_PROCESS}"
+    leftover.write_bytes(b"half")
     report = prepare_files(tasks, lambda task: b'{"a": 1}', workers=2)
     assert (report.written, report.skipped) == (1, 5)
     assert set(_contents(tasks[1].target.parent).values()) == {b'{"a": 1}'}

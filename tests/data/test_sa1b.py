@@ -72,8 +72,11 @@ def test_records_are_plain_and_name_their_file(root: Path) -> None:
         "image_span": None,
         "annotation_file_name": str(root / "sa_9.json"),
         "annotation_span": None,
+        "tar_version": None,
     }
     in_tar = records[1]
+    status = (root / "sa_000001.tar").stat()
+    assert in_tar["tar_version"] == (status.st_size, status.st_mtime_ns)
     assert in_tar["file_name"] == in_tar["annotation_file_name"] == str(root / "sa_000001.tar")
     assert [type(x) for span in ("image_span", "annotation_span") for x in in_tar[span]] == [
         int

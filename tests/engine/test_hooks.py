@@ -1,3 +1,4 @@
+import functools
 import json
 from collections import Counter
 from types import SimpleNamespace
@@ -34,21 +35,43 @@ def test_random_numbers_follow_from_seed_iteration_and_process(monkeypatch):
     assert numbers(1, 5) != first
 
 
-def monitor(usage):
+def monitor(*usages):
+    """Scalars after steps whose batches had so many masks in each cluster."""
     hook = MonitorClusters()
+    model = SimpleNamespace(
+        assignment_entropy=torch.tensor(0.25), teacher_agreement=torch.tensor(0.5)
+    )
     with EventStorage(0) as storage:
-        model = SimpleNamespace(cluster_usage=torch.tensor(usage))
         hook.trainer = SimpleNamespace(model=model, storage=storage)
-        hook.after_step()
+        for usage in usages:
+            model.cluster_usage = torch.tensor(usage)
+            hook.after_step()
         return {name: value for name, (value, _) in storage.latest().items()}
 
 
 def test_cluster_shares():
-    assert monitor([3, 0, 1, 0]) == {"clusters/used": 0.5, "clusters/largest": 0.75}
+    assert monitor([3, 0, 1, 0]) == {
+        "clusters/used": 0.5,
+        "clusters/largest": 0.75,
+        "clusters/assignment_entropy": 0.25,
+        "teacher/agreement": 0.5,
+    }
 
 
 def test_a_batch_without_masks_has_no_shares():
-    assert monitor([0, 0, 0, 0]) == {}
+    assert monitor([0, 0, 0, 0]) == {"teacher/agreement": 0.5}
+
+
+def test_a_collapse_of_the_clustering_is_warned_of_once_a_period(caplog):
+    # Single batches may be lopsided: they have few masks.
+    monitor(*([[9, 0], [0, 9]] * MonitorClusters.PERIOD))
+    monitor(*([[9, 0]] * (MonitorClusters.PERIOD - 1)))
+    monitor(*([[]] * MonitorClusters.PERIOD))  # without clusters
+    monitor(*([[0, 0]] * MonitorClusters.PERIOD))  # without masks
+    assert not caplog.records
+    monitor(*([[1, 9, 0]] * (2 * MonitorClusters.PERIOD)))
+    assert len(caplog.records) == 2
+    assert "collapsed: cluster 1 took 90% of the 1000 masks of the last 100" in caplog.text
 
 
 def optimizer(factor):
@@ -95,26 +118,35 @@ def test_lines_to_come_and_cut_lines_are_removed_at_the_start(tmp_path, start, e
     assert [line["iteration"] for line in logged(tmp_path)] == expected
 
 
-def count_skipped(hook, *skipped_by_process, monkeypatch):
+def count_skipped(hook, *skipped_by_process, monkeypatch, position=0):
     gathered = [dict(skipped) for skipped in skipped_by_process]
-    monkeypatch.setattr(comm, "gather", lambda own: gathered)
+    monkeypatch.setattr(comm, "all_gather", lambda own: gathered)
     with EventStorage(0) as storage:
-        loader = SimpleNamespace(skipped=Counter(skipped_by_process[0]))
+        loader = SimpleNamespace(skipped=Counter(skipped_by_process[0]), position=position)
         hook.trainer = SimpleNamespace(data_loader=loader, storage=storage)
         hook.after_step()
         return storage.latest()["skipped_records"][0]
 
 
 def test_skipped_records_of_all_processes_and_runs_are_counted(monkeypatch, caplog):
-    first = CountSkippedRecords()
+    first = CountSkippedRecords(max_share=0.5)
     counts = [{"image": 2}, {"masks": 1}]
     assert count_skipped(first, *counts, monkeypatch=monkeypatch) == 3
-    second = CountSkippedRecords()
+    second = CountSkippedRecords(max_share=0.5)
     second.load_state_dict(first.state_dict())
     assert count_skipped(second, {}, {}, monkeypatch=monkeypatch) == 3
     assert count_skipped(second, {"image": 1}, {}, monkeypatch=monkeypatch) == 4
     second.after_train()
     assert "Skipped 4 broken records (image: 3, masks: 1)" in caplog.text
+
+
+def test_too_large_a_share_of_broken_records_stops_the_training(monkeypatch):
+    hook = CountSkippedRecords(max_share=0.2)
+    count = functools.partial(count_skipped, hook, monkeypatch=monkeypatch)
+    assert count({"image": 50}, {"masks": 9}, position=40) == 59  # too few to judge
+    assert count({"image": 15}, {"masks": 10}, position=100) == 25  # exactly the share
+    with pytest.raises(RuntimeError, match=r"26 of the 126 .*image: 16, masks: 10.*0\.2.*MAX_BROK"):
+        count({"image": 16}, {"masks": 10}, position=100)
 
 
 def test_the_bar_begins_where_the_training_does(capsys):

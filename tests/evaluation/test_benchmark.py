@@ -190,6 +190,7 @@ def test_the_vocabulary_has_its_background(labelled_sets):
         ("MODEL.CLIP.DENSE_PATH", "plain", True),
         ("INPUT.MIN_SIZE_TEST", 65, True),
         ("TEST.FLIP", True, True),
+        ("MODEL.PIXELCLIP.TEST_MASKS", "superpixels", True),
         ("TEST.EVALUATION", "mask_classification", True),
         ("TEST.BACKGROUND_WORDS", ("wall",), True),
         ("MODEL.WEIGHTS", "w.pth", False),
@@ -308,6 +309,31 @@ def test_masks_are_classified_by_config(test_config, masks, tmp_path):
     assert "mask accuracy" in table
 
 
+@pytest.mark.parametrize("masks", ["ground_truth", "folder"])
+def test_similarity_is_averaged_in_given_masks(test_config, masks, tmp_path):
+    test_config.MODEL.PIXELCLIP.TEST_MASKS = "given"
+    if masks == "folder":
+        test_config.TEST.MASKS = masks = str(tmp_path / "masks")
+        Path(masks).mkdir()
+        for record in [r for name in NAMES for r in DatasetCatalog.get(name)]:
+            write_left_half(Path(masks), record)
+    model = PixelCLIP(test_config)
+    assert 0 <= Trainer.test(test_config, model)[NAMES[0]]["sem_seg"]["mIoU"] <= 100
+    for (inputs,) in Trainer.build_test_loader(test_config, NAMES[-1]):
+        labels, owner = model.segment_labels([inputs])[0], inputs["owner"]
+        assert labels.shape == owner.shape
+        assert len(owner.unique()) == (5 if masks == "ground_truth" else 2)
+        for mask in range(owner.max() + 1):
+            assert len(labels[owner == mask].unique()) == 1
+
+
+def test_given_masks_that_are_missing_are_a_gap(test_config, tmp_path):
+    test_config.MODEL.PIXELCLIP.TEST_MASKS = "given"
+    test_config.TEST.MASKS = str(tmp_path)
+    with pytest.raises(FileNotFoundError, match="3 of 3 images have no masks"):
+        Trainer.test(test_config, PixelCLIP(test_config))
+
+
 def write_left_half(folder, record):
     import pycocotools.mask
 
@@ -339,6 +365,11 @@ def other_sets():
         (["TEST.EVALUATION", "masks"], r"TEST\.EVALUATION is 'masks'"),
         (["TEST.EVALUATION", "mask_classification", "TEST.MASKS", "nowhere"], r"TEST\.MASKS"),
         (["TEST.EVALUATION", "mask_classification", "TEST.FLIP", True], r"TEST\.FLIP"),
+        (["MODEL.PIXELCLIP.TEST_MASKS", "given", "TEST.MASKS", "nowhere"], r"TEST\.MASKS"),
+        (
+            ["TEST.EVALUATION", "mask_classification", "MODEL.PIXELCLIP.TEST_MASKS", "sam"],
+            r"TEST_MASKS is 'sam'.*set it to 'none'",
+        ),
         (["DATASETS.TEST", (NAMES[0], "boxes")], "evaluator_type"),
         (["DATASETS.TEST", (NAMES[0], "nameless")], "stuff_classes"),
         (["TEST.VOCABULARY", "rich"], "'rich'.*'synonyms'"),
@@ -349,7 +380,7 @@ def test_bad_settings_are_refused_before_any_image(
     test_config, other_sets, overrides, problem, monkeypatch
 ):
     model = PixelCLIP(test_config)
-    monkeypatch.setattr(model, "_scored_views", lambda _: pytest.fail("an image was evaluated"))
+    monkeypatch.setattr(model, "score_images", lambda _: pytest.fail("an image was evaluated"))
     test_config.merge_from_list(overrides)
     with pytest.raises((ValueError, FileNotFoundError), match=problem):
         Trainer.test(test_config, model)
@@ -363,6 +394,7 @@ def test_bad_settings_are_refused_before_any_image(
         (["TEST.INFERENCE_MODE", "keep_aspect"], False),
         (["TEST.VOCABULARY", "synonyms"], False),
         (["MODEL.CLIP.DENSE_PATH", "naclip"], False),
+        (["MODEL.PIXELCLIP.TEST_MASKS", "superpixels"], False),
     ],
 )
 def test_published_figures_stand_beside_the_published_protocol_only(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
+from pixelclip.data.nearest_sampling import shrink_mask
 from pixelclip.evaluation.mask_regions import (
     MaskRegionsMapper,
     generated_regions,
@@ -16,7 +17,6 @@ from pixelclip.evaluation.mask_regions import (
     mask_file,
     mask_folder_of,
     read_label_map,
-    shrink_mask,
 )
 
 from .labelled_sets import make_labels, write_labelled_pair

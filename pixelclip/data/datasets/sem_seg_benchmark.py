@@ -18,6 +18,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.utils.logger import log_first_n
 
+from pixelclip.command_names import runnable_command
 from pixelclip.data.vocabularies import get_vocabulary
 
 IGNORE_LABEL = 255
@@ -311,7 +312,7 @@ def require_files(
 
 def format_command(template: str, root: Path) -> str:
     """Fill the root into the template of a prepare command, quoted for the shell if it must be."""
-    return template.format(root=shlex.quote(str(root)))
+    return runnable_command(template).format(root=shlex.quote(str(root)))
 
 
 def _require_published(benchmark: SemSegBenchmark, root: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from pixelclip.config_files import find_config
 from pixelclip.data.datasets.sem_seg_benchmark import (
     IGNORE_LABEL,
     SemSegBenchmark,
@@ -66,7 +67,8 @@ def register_sem_seg_folders(paths: Iterable[str | os.PathLike[str]]) -> tuple[s
     :func:`register_sem_seg_folder` has the rest.
 
     Args:
-        paths: the description files, relative to the current folder.
+        paths: the description files, relative to the current folder, or PixelCLIP's own; see
+            :func:`pixelclip.config_files.find_config`.
 
     Returns:
         The names of the data sets. None is registered if one of the descriptions cannot be read.
@@ -93,7 +95,7 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: as :func:`register_sem_seg_folders`.
     """
-    content = _read_yaml(Path(path))
+    content = _read_yaml(Path(find_config(path)))
     _check_keys(path, content)
     classes = content["classes"]
     if isinstance(classes, str):

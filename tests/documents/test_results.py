@@ -1,0 +1,41 @@
+"""The figures of the documents are those of their sources."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pixelclip.evaluation.published_results import get_published_row
+
+ROOT = Path(__file__).resolve().parents[2]
+NUMBER = re.compile(r"\d+\.\d")
+
+
+def rows(page: str, *beginnings: str) -> list[str]:
+    """The table rows of a page that hold all of some texts."""
+    lines = (ROOT / page).read_text().splitlines()
+    return [line for line in lines if line.startswith("| ") and all(b in line for b in beginnings)]
+
+
+@pytest.mark.parametrize(
+    ("page", "beginnings", "name"),
+    [
+        ("README.md", ("ViT-B/16, SA-1B masks", "published"), "ViT-B/16 SA-1B"),
+        ("README.md", ("ConvNeXt-B, SA-1B masks", "published"), "ConvNeXt-B SA-1B"),
+        ("MODEL_ZOO.md", ("ViT-B/16", "SA-1B"), "ViT-B/16 SA-1B"),
+        ("MODEL_ZOO.md", ("ViT-B/16", "DINO"), "ViT-B/16 DINO"),
+        ("MODEL_ZOO.md", ("ConvNeXt-B", "SA-1B"), "ConvNeXt-B SA-1B"),
+        ("MODEL_ZOO.md", ("ConvNeXt-B", "DINO"), "ConvNeXt-B DINO"),
+    ],
+)
+def test_published_figures_are_those_that_evaluations_show(page, beginnings, name):
+    (row,) = rows(page, *beginnings)
+    assert [float(number) for number in NUMBER.findall(row)] == [*get_published_row(name).values()]
+
+
+def test_readmes_embedded_world_is_that_of_its_page():
+    page = (ROOT / "docs" / "toy_world.md").read_text()
+    section = (ROOT / "README.md").read_text().split("In the embedded world, which")[1]
+    figures = NUMBER.findall(section.split("\n[MODEL_ZOO", 1)[0])
+    assert len(figures) >= 4
+    assert all(f"| {figure} |" in page for figure in figures)

@@ -1,0 +1,83 @@
+"""SIGKILL at random moments: whatever a name promises is whole, and the next run loses nothing.
+
+More kills: ``KILL_ROUNDS=4 KILL_SEED=7 pytest -m slow -s tests/reliability/test_kills.py``.
+"""
+
+import os
+import random
+import shutil
+import time
+
+import pytest
+
+from .killed_work import (
+    CONTEXT,
+    CheckpointWriting,
+    Evaluation,
+    Indexing,
+    MaskGeneration,
+    Preparation,
+    Training,
+    work,
+)
+
+SEED = int(os.environ.get("KILL_SEED", "0"))
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "1"))
+
+
+def wait_for_writing(process, output):
+    """Until a file is being written, or the process has ended."""
+    while process.is_alive():
+        if any(output.glob(".*.tmp")):
+            return
+        time.sleep(0.0005)
+
+
+def start(kind, folder, output):
+    process = CONTEXT.Process(target=work, args=(kind, folder, output, folder / "report.txt"))
+    process.start()
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", [Training, CheckpointWriting, Indexing, Preparation, MaskGeneration, Evaluation]
+)
+def test_nothing_is_lost_to_kills_at_random_moments(kind, tmp_path):
+    chance = random.Random(f"{SEED} {kind.__name__}")
+    kind().prepare(tmp_path)
+    idle = CONTEXT.Process(target=time.sleep, args=(0,))
+    idle.start()  # starts the server, which takes a while
+    idle.join()
+    begin = time.monotonic()
+    whole = start(kind, tmp_path, tmp_path / "whole")
+    whole.join(200)
+    duration = time.monotonic() - begin
+    assert whole.exitcode == 0, (tmp_path / "report.txt").read_text()
+    print(f"{kind.__name__}: {duration:.1f} s uninterrupted", flush=True)
+    output, finished = tmp_path / "killed", 0
+    for kill in range(kind.kills * ROUNDS):
+        while True:
+            process = start(kind, tmp_path, output)
+            if kind.at_writing:
+                wait_for_writing(process, output)
+                time.sleep(chance.uniform(0, 0.02))
+            else:
+                process.join(chance.uniform(0.1, 0.9) * duration)
+            process.kill()
+            process.join()
+            kind().check_whole(tmp_path, output)
+            if process.exitcode == -9:
+                break
+            # It was finished before: it begins anew.
+            assert process.exitcode == 0, (tmp_path / "report.txt").read_text()
+            kind().check_same(tmp_path, output, tmp_path / "whole")
+            shutil.rmtree(output)
+            finished += 1
+        print(f"{kind.__name__}: kill {kill + 1} at {time.monotonic() - begin:.1f} s", flush=True)
+    last = start(kind, tmp_path, output)
+    last.join(200)
+    assert last.exitcode == 0, (tmp_path / "report.txt").read_text()
+    kind().check_same(tmp_path, output, tmp_path / "whole")
+    assert not list(output.rglob(".*.tmp")), "what the killed ones left behind is removed"
+    print(f"{kind.__name__}: {kind.kills * ROUNDS} kills, {finished + 1} whole runs, all the same")

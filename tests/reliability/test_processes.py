@@ -1,0 +1,276 @@
+"""Several processes, of which one dies, fails, is slow, freezes, or has other data or settings."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+
+from pixelclip import PixelCLIP
+from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
+from pixelclip.distributed import check_same, do_together
+from pixelclip.engine.bad_numbers import replay_bad_step
+
+from ..conftest import make_batch, make_tiny_config
+from . import small_training
+from .small_training import CONTEXT
+
+AT = 2  # the iteration, counted from 0, at which something happens
+LIMIT = 12.0  # seconds
+
+
+class At(HookBase):
+    """Does something before an iteration."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def before_step(self):
+        if self.trainer.iter == AT:
+            self.action()
+
+
+class After(At):
+    def before_step(self):
+        pass
+
+    def after_step(self):
+        if self.trainer.iter == AT:
+            self.action()
+
+
+def break_data(action):
+    """Do something while the data of every later iteration are read."""
+    original = MaskDatasetMapper.map_record
+    calls = []
+
+    def map_record(self, record):
+        calls.append(record)
+        if len(calls) > AT:
+            action()
+        return original(self, record)
+
+    MaskDatasetMapper.map_record = map_record
+
+
+def fail():
+    raise ValueError("the mapper has a bug")
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+def nan_loss(trainer_hook):
+    with torch.no_grad():
+        trainer_hook.trainer.model.module.mask_decoder.proj.bias.fill_(float("nan"))
+
+
+# What the afflicted rank does.
+FAULTS = {
+    "dies": lambda cfg: [At(partial(send, signal.SIGKILL))],
+    "fails": lambda cfg: break_data(fail) or [],
+    "freezes": lambda cfg: [At(partial(send, signal.SIGSTOP))],
+    "loads slowly": lambda cfg: break_data(partial(time.sleep, 300)) or [],
+    "hangs between steps": lambda cfg: [After(partial(time.sleep, 300))],
+    "has no data": lambda cfg: os.environ.update(SAM_DATASETS=os.environ["EMPTY"]) or [],
+    "has other data": lambda cfg: os.environ.update(SAM_DATASETS=os.environ["OTHER"]) or [],
+    "has another batch size": lambda cfg: setattr(cfg.SOLVER, "IMS_PER_BATCH", 4) or [],
+    "is never afflicted": lambda cfg: [],
+}
+
+
+def run_rank(rank, port, folder, fault, afflicted):
+    small_training.speak_to(folder / f"rank_{rank}.txt")
+    small_training.join_group(rank, 2, port)
+    overrides = ("SOLVER.MAX_ITER", 6, "SOLVER.STEP_TIME_LIMIT", LIMIT)
+    cfg = small_training.make_config(folder, folder / "output", overrides)
+    os.environ["EMPTY"], os.environ["OTHER"] = str(folder / "empty"), str(folder / "other")
+    hooks = FAULTS[fault](cfg) if rank == afflicted else []
+    small_training.train(cfg, hooks)
+
+
+def run_two(folder, fault, afflicted=1):
+    """What each rank printed, and how it ended; frozen ranks are killed after the others' end."""
+    small_training.prepare(folder)
+    small_training.write_photographs(folder / "other", 5)
+    (folder / "empty").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [
+        CONTEXT.Process(target=run_rank, args=(rank, port, folder, fault, afflicted))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    start = time.monotonic()
+    for rank, process in enumerate(processes):
+        if rank != afflicted:
+            process.join(120)
+    seconds = time.monotonic() - start
+    codes = []
+    for rank, process in enumerate(processes):
+        process.join(5 if rank == afflicted else 0)
+        if process.is_alive():
+            assert rank == afflicted, f"hangs: {(folder / f'rank_{rank}.txt').read_text()}"
+            process.kill()
+            process.join()
+        codes.append(process.exitcode)
+    return [(folder / f"rank_{rank}.txt").read_text() for rank in range(2)], codes, seconds
+
+
+@pytest.mark.parametrize(
+    ("fault", "afflicted", "expected"),
+    [
+        ("dies", 1, "rank 1 died in iteration"),
+        ("fails", 1, r"rank 1 failed in iteration \d+, .*ValueError: the mapper has a bug"),
+        ("has no data", 1, r"rank 1 failed with FileNotFoundError: .* no image with masks"),
+        ("has another batch size", 1, r"SOLVER\.IMS_PER_BATCH: rank 0: 2, rank 1: 4"),
+        pytest.param("has other data", 1, r"rank 0: 6, rank 1: 5", marks=pytest.mark.slow),
+        pytest.param("dies", 0, "rank 0", marks=pytest.mark.slow),
+        pytest.param("fails", 0, "rank 0 failed in iteration", marks=pytest.mark.slow),
+        pytest.param("freezes", 1, "rank 1 .* in iteration 3", marks=pytest.mark.slow),
+        pytest.param("freezes", 0, "rank 0", marks=pytest.mark.slow),
+        pytest.param("loads slowly", 1, "rank 1 still .*, loading data", marks=pytest.mark.slow),
+        pytest.param(
+            "hangs between steps", 0, "rank 0 still in iteration 3, betw", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_the_other_process_names_the_afflicted_one_in_time(tmp_path, fault, afflicted, expected):
+    output, codes, seconds = run_two(tmp_path, fault, afflicted)
+    text = output[1 - afflicted]
+    assert codes[1 - afflicted] == 1, text
+    last = text.strip().splitlines()[-1]
+    assert re.search(expected, last)
+    print(f"{fault} (rank {afflicted}): {seconds:.1f} s; {last}")
+    assert seconds < 3 * LIMIT + 60  # with the start of the processes, on a busy machine
+    if "has" not in fault:
+        assert "--resume" in last
+
+
+def test_two_healthy_processes_finish(tmp_path):
+    output, codes, _ = run_two(tmp_path, "is never afflicted")
+    assert codes == [0, 0], output
+    assert (tmp_path / "output" / "model_final.pth").exists()
+    assert len((tmp_path / "output" / "iterations.jsonl").read_text().splitlines()) == 6
+
+
+def bad_loss_rank(rank, port, folder):
+    small_training.speak_to(folder / f"rank_{rank}.txt")
+    small_training.join_group(rank, 2, port)
+    cfg = small_training.make_config(folder, folder / "output")
+    hook = At(lambda: nan_loss(hook) if rank == 1 else None)
+    small_training.train(cfg, [hook])
+
+
+def run_group(target, *arguments):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [CONTEXT.Process(target=target, args=(r, port, *arguments)) for r in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+def test_a_bad_loss_of_one_process_stops_all_with_its_rank_and_replays(tmp_path):
+    small_training.prepare(tmp_path)
+    assert run_group(bad_loss_rank, tmp_path) == [1, 1]
+    for rank in range(2):
+        text = (tmp_path / f"rank_{rank}.txt").read_text()
+        assert "Iteration 3: the loss is {'loss_masks': nan} in rank 1." in text
+    names = [f"iteration_0000003_rank_{rank}.pth" for rank in range(2)]
+    kept = tmp_path / "output" / "bad_numbers"
+    assert sorted(os.listdir(kept)) == names
+    # The weights are the main process's, which were good: so is the replayed loss, of both batches.
+    replay = replay_bad_step(str(kept / names[1]))
+    assert not replay.bad_parameters and replay.losses["loss_masks"] > 0
+
+
+def unequal_batches_rank(rank, port, folder):
+    small_training.join_group(rank, 2, port)
+    batch = make_batch(4)
+    result = loss_and_gradients(folder, batch[:1] if rank == 0 else batch[1:])
+    torch.save(result, folder / f"{rank}.pt")
+
+
+def loss_and_gradients(folder, batch):
+    torch.manual_seed(0)
+    model = PixelCLIP(make_tiny_config(str(folder / "tiny_vit.json"))).train()
+    wrapped = model
+    if torch.distributed.is_initialized():
+        wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    loss = wrapped(batch)["loss_masks"]
+    loss.backward()
+    return loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def test_batches_of_different_sizes_equal_their_sum_in_one_process(tmp_path):
+    small_training.prepare(tmp_path)
+    assert run_group(unequal_batches_rank, tmp_path) == [0, 0]
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    loss, gradients = loss_and_gradients(tmp_path, make_batch(4))
+    torch.testing.assert_close(sum(r[0] for r in results) / 2, loss, atol=1e-6, rtol=1e-5)
+    for name, gradient in gradients.items():
+        atol = 1e-5 * gradient.abs().max().item()
+        torch.testing.assert_close(results[0][1][name], gradient, atol=atol, rtol=1e-3)
+
+
+def test_alone_nothing_is_exchanged():
+    assert do_together(lambda: 5) == 5
+    check_same("value", object())
+    with pytest.raises(ValueError, match="bug"):
+        do_together(fail)
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_killed_process_and_resumes(tmp_path):
+    small_training.prepare(tmp_path)
+    root = Path(__file__).resolve().parents[2]
+    overrides = [
+        *("MODEL.CLIP.ARCH", str(tmp_path / "tiny_vit.json"), "MODEL.CLIP.PRETRAINED", ""),
+        *("MODEL.CLIP.RESOLUTION", "(64, 64)", "MODEL.PIXELCLIP.MASK_RESOLUTION", "(32, 32)"),
+        *("MODEL.PIXELCLIP.NUM_CLUSTERS", "8", "DATASETS.TEST", "()"),
+        *small_training.SMALL_TRAINING,
+        *("SOLVER.MAX_ITER", "60", "SOLVER.CHECKPOINT_PERIOD", "5"),
+    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node=2", "--max-restarts=1"]
+    command = [str(root / "tools" / "train_net.py"), "--config-file"]
+    command += [str(root / "configs" / "pixelclip_vitb16.yaml"), *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    environment["SAM_DATASETS"] = str(tmp_path / "photographs")
+
+    def start(name):
+        output = ["OUTPUT_DIR", str(tmp_path / name)]
+        log = open(tmp_path / f"{name}.txt", "wb")  # noqa: SIM115
+        return subprocess.Popen(
+            [*torchrun, *command, *output], env=environment, stdout=log, stderr=log
+        )
+
+    whole = start("whole")
+    assert whole.wait(400) == 0, (tmp_path / "whole.txt").read_text()
+    killed = start("killed")
+    while not (tmp_path / "killed" / "last_checkpoint").exists():
+        assert killed.poll() is None, (tmp_path / "killed.txt").read_text()
+        time.sleep(0.02)
+    children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    assert killed.wait(400) == 0, (tmp_path / "killed.txt").read_text()
+    logs = [(tmp_path / n / "iterations.jsonl").read_text() for n in ("whole", "killed")]
+    assert logs[1] == logs[0] and logs[0].count("\n") == 60
+    text = (tmp_path / "killed" / "log.txt").read_text()
+    assert text.count("Starting training from iteration 0") == 1
+    assert text.count("Starting training from iteration") == 2

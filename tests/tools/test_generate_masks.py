@@ -1,0 +1,58 @@
+"""The command line of mask generation; what it does is tested in tests/mask_generation."""
+
+import generate_masks
+import pytest
+from PIL import Image
+
+from pixelclip.data.sa1b import load_sa1b
+from tests.mask_generation.drawings import draw_regions
+
+
+def test_it_ends_with_figures_and_the_next_step(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(draw_regions(60, 80)[0]).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_text("no picture")
+    folders = ["--images", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert generate_masks.main([*folders, "--num-workers", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 photographs (0 were finished before), 1 of them could not be read" in printed
+    assert f"skipped: {tmp_path / 'in' / 'b.png'} is no image" in printed
+    root = printed.split("SAM_DATASETS=")[1].strip()
+    assert len(load_sa1b(root)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--images", "nowhere", "--output", "out"], "nowhere is no folder"),
+        (["--images", ".", "--output", "out"], "holds no photograph"),
+        (["--images", ".", "--output", "out", "--generator", "sma"], "'sma' is unknown"),
+    ],
+)
+def test_errors_are_one_line_and_nothing_is_written(
+    arguments, problem, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert generate_masks.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    assert problem in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_when_nothing_could_be_read_the_exit_code_says_so(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").touch()
+    folders = ["--images", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert generate_masks.main([*folders, "--num-workers", "1"]) == 1
+    assert "no mask was found" in capsys.readouterr().err
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate_masks, "generate_masks", interrupt)
+    assert generate_masks.main(["--images", ".", "--output", "out"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
