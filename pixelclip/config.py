@@ -100,8 +100,8 @@ def _add_test_config(node: CfgNode) -> None:
     node.VOCABULARY = ""
     # What is measured: "segmentation", or "mask_classification" of given masks.
     node.EVALUATION = "segmentation"
-    # Masks to classify, or to average in with MODEL.PIXELCLIP.TEST_MASKS "given": "ground_truth", or
-    # a folder of SA-1B JSON files named like the images.
+    # Masks to classify, or those of MODEL.PIXELCLIP.TEST_MASKS "given": "ground_truth", or a folder
+    # of SA-1B JSON files named like the images.
     node.MASKS = "ground_truth"
     # Published results to stand beside ours, for example "ViT-B/16 SA-1B"; "" for none.
     node.PUBLISHED_ROW = ""

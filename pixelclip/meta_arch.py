@@ -74,7 +74,8 @@ class PixelCLIP(nn.Module):
     In eval mode it returns ``[{"sem_seg": (C, height, width) float32 cosines}]``; each input is a
     dict with ``image`` and the ``height`` and ``width`` of the output in pixels (by default the
     image's own); with ``MODEL.PIXELCLIP.TEST_MASKS "given"`` also the ``masks`` and ``owner`` of
-    ``SmoothingMasks``. The classes are those of :meth:`set_vocabulary`, or of the first test data set.
+    ``SmoothingMasks``. The classes are those of :meth:`set_vocabulary`, or of the first test data
+    set.
 
     Args:
         image_encoder: the student.
