@@ -102,6 +102,8 @@ def test_evaluation_of_a_checkpoint_repeats_the_figures(train_config):
         (["MODEL.CLIP.FINETUNE", "some"], "attention, full, none"),
         (["MODEL.PIXELCLIP.TEST_TEMPLATES", "none"], "imagenet_select"),
         (["DATASETS.TRAIN", ()], "DATASETS.TRAIN is empty"),
+        (["SOLVER.STEP_TIME_LIMIT", 0.0], "STEP_TIME_LIMIT is 0"),
+        (["SOLVER.CHECKPOINTS_KEPT", -1], "CHECKPOINTS_KEPT is -1"),
         (["DATALOADER.MAX_BROKEN_SHARE", 1.5], "MAX_BROKEN_SHARE is 1.5"),
         (["SOLVER.MAX_ITER", 0], "MAX_ITER is 0"),
         (["SOLVER.BASE_LR", 5e-5], "BASE_LR_END, 0.0001, is above"),
