@@ -72,8 +72,10 @@ class ProcessWatch:
         self._is_needed = comm.get_world_size() > 1
         self._rank, self._number = comm.get_rank(), comm.get_world_size()
         self._beat = 0
-        self._stop = threading.Event()
+        self._stop, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="process watch", daemon=True)
+        self._guard = threading.Thread(target=self._guard_store, name="store guard", daemon=True)
+        self._answered = 0.0  # when the store did last
         self._changed: dict[int, tuple[ProcessState, float]] = {}  # when seen first
 
     def __enter__(self) -> "ProcessWatch":
@@ -84,6 +86,7 @@ class ProcessWatch:
             self._tell()
             comm.synchronize()  # from here on everybody's state is there
             self._thread.start()
+            self._guard.start()
         return self
 
     def __exit__(
@@ -95,18 +98,24 @@ class ProcessWatch:
         if not self._is_needed:
             return
         self._stop.set()
-        self._thread.join()
-        if isinstance(error, Exception):
-            self._blame(error)
-        elif error is None:
-            with suppress(RuntimeError):
-                self._tell(stage=_FINISHED)
+        self._thread.join(3 * self._interval)
+        try:
+            if isinstance(error, Exception):
+                self._blame(error)
+            elif error is None:
+                with suppress(RuntimeError):
+                    self._tell(stage=_FINISHED)
+        finally:
+            self._done.set()
 
     def _blame(self, error: Exception) -> None:
         """Tell the others of an own error; raise where the error comes from another process."""
         if not is_of_communication(error):
             with suppress(RuntimeError):
                 self._tell(failure=f"{type(error).__name__}: {error}")
+            if self._rank == 0 and "TORCHELASTIC_RUN_ID" not in os.environ:
+                # The store ends with this process: the others are to read it before.
+                time.sleep(5 * self._interval)
             return
         others = self._find_failed()
         raise RuntimeError(
@@ -148,15 +157,24 @@ class ProcessWatch:
             return ""
         return f"rank 0, or torchrun's agent, does not answer ({str(error).splitlines()[0]})"
 
+    def _guard_store(self) -> None:
+        """Asking a store whose process is frozen waits for ever; this thread does not ask it."""
+        while not self._done.wait(self._interval):
+            if time.monotonic() - self._answered > self._time_limit + self._interval:
+                self._give_up("rank 0, or torchrun's agent, does not answer any more")
+
     def _tell(self, stage: str = "", failure: str = "") -> None:
         self._beat += 1
         iteration, current = self._where()
         state = ProcessState(self._beat, iteration, stage or current, failure)
         self._store.set(_key(self._rank), json.dumps(state))
+        self._answered = time.monotonic()
 
     def _read(self) -> dict[int, ProcessState]:
         ranks = range(self._number)
-        return {rank: ProcessState(*json.loads(self._store.get(_key(rank)))) for rank in ranks}
+        texts = {rank: self._store.get(_key(rank)) for rank in ranks}
+        self._answered = time.monotonic()
+        return {rank: ProcessState(*json.loads(text)) for rank, text in texts.items()}
 
     def _since(self, rank: int, state: ProcessState) -> float:
         """When this process first saw a state of a process; clocks differ between machines."""
