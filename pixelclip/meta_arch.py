@@ -263,9 +263,8 @@ class PixelCLIP(nn.Module):
             ValueError: see :func:`gather_training_masks`.
         """
         if self.dino_masks is not None:
-            batched_inputs = [
-                {"masks": self.dino_masks(inputs, self.device)} for inputs in batched_inputs
-            ]
+            masks = self.dino_masks(batched_inputs, self.device)
+            batched_inputs = [{"masks": of_image} for of_image in masks]
         return gather_training_masks(batched_inputs, self.mask_resolution, self.device)
 
     def _match_clusters(
