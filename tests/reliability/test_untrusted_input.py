@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
@@ -18,6 +19,7 @@ from pixelclip.data.record_reading import MAX_JSON_BYTES
 from pixelclip.data.sa1b import load_sa1b
 from pixelclip.data.tar_index import TarIndexError, build_tar_index, load_tar_index
 from pixelclip.engine.bad_numbers import replay_bad_step
+from pixelclip.engine.setup import load_config
 from pixelclip.evaluation.mask_regions import MaskRegionsMapper
 from pixelclip.modeling.clip_loader import load_clip
 
@@ -74,6 +76,14 @@ def test_no_code_in_an_index_is_run(tmp_path):
         np.savez(index, **{**arrays, name: payload})
         assert load_tar_index(str(tar)) is None
         assert not (tmp_path / "owned").exists()
+
+
+def test_no_code_in_a_config_is_run(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"OUTPUT_DIR: !!python/object/apply:os.makedirs [{tmp_path / 'owned'}]")
+    with pytest.raises(yaml.constructor.ConstructorError):
+        load_config(str(path))
+    assert not (tmp_path / "owned").exists()
 
 
 def header(kind, size):
