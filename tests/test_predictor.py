@@ -53,8 +53,9 @@ def predictor(config):
         ["TEST.INFERENCE_MODE", "keep_aspect", "TEST.FLIP", True],
         ["TEST.INFERENCE_MODE", "sliding_window", "TEST.WINDOW_SIZE", 32, "TEST.WINDOW_STRIDE", 20],
         ["TEST.IMS_PER_BATCH", 2],
+        ["MODEL.PIXELCLIP.TEST_MASKS", "superpixels"],
     ],
-    ids=["whole", "keep_aspect", "sliding_window", "batches"],
+    ids=["whole", "keep_aspect", "sliding_window", "batches", "superpixels"],
 )
 def test_labels_are_those_of_the_evaluation(config, pictures, overrides):
     config.merge_from_list(overrides)
