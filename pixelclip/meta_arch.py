@@ -74,7 +74,8 @@ class PixelCLIP(nn.Module):
     In eval mode it returns ``[{"sem_seg": (C, height, width) float32 cosines}]``; each input is a
     dict with ``image`` and the ``height`` and ``width`` of the output in pixels (by default the
     image's own); with ``MODEL.PIXELCLIP.TEST_MASKS "given"`` also the ``masks`` and ``owner`` of
-    ``SmoothingMasks``. The classes are those of :meth:`set_vocabulary`, or of the first test data set.
+    ``SmoothingMasks``. The classes are those of :meth:`set_vocabulary`, or of the first test data
+    set.
 
     Args:
         image_encoder: the student.
@@ -262,9 +263,8 @@ class PixelCLIP(nn.Module):
             ValueError: see :func:`gather_training_masks`.
         """
         if self.dino_masks is not None:
-            batched_inputs = [
-                {"masks": self.dino_masks(inputs, self.device)} for inputs in batched_inputs
-            ]
+            masks = self.dino_masks(batched_inputs, self.device)
+            batched_inputs = [{"masks": of_image} for of_image in masks]
         return gather_training_masks(batched_inputs, self.mask_resolution, self.device)
 
     def _match_clusters(

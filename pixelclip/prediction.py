@@ -18,6 +18,8 @@ from pixelclip.visualization import class_colours
 
 # The largest class index that an 8-bit file of labels holds; 255 is void by custom.
 _LAST_OF_8_BITS = 254
+# Classes of smaller shares are not named in a legend.
+_SMALL_SHARE = 0.005
 # Above Pillow's own, so that the legend's letters stay clean; other formats pass over it.
 _JPEG_QUALITY = 92
 
@@ -98,7 +100,8 @@ class Prediction:
 
         Args:
             opacity: 0 shows the image alone, 1 the colours alone.
-            legend: write the names and shares of the classes below.
+            legend: write the names and shares of the classes below, but of those that have less
+                than 0.5% only their number.
 
         Returns:
             An RGB image of the size of :attr:`image`, or larger by its legend.
@@ -108,8 +111,17 @@ class Prediction:
             self.image, self.labels.numpy(), colours, opacity, self.background_index
         )
         if legend:
-            picture = add_legend(picture, [self._entry(share, colours) for share in self.shares])
+            picture = add_legend(picture, self._legend(colours))
         return Image.fromarray(picture)
+
+    def _legend(self, colours: NDArray[np.uint8]) -> list[LegendEntry]:
+        """The classes of large shares one by one, and the number of the others."""
+        large = [share for share in self.shares if share.share >= _SMALL_SHARE]
+        entries = [self._entry(share, colours) for share in large]
+        others = len(self.shares) - len(large)
+        if others:
+            entries.append(LegendEntry(f"{others} below {_SMALL_SHARE:.1%}", None))
+        return entries
 
     def _entry(self, share: ClassShare, colours: NDArray[np.uint8]) -> LegendEntry:
         is_background = share.index == self.background_index

@@ -15,6 +15,7 @@ import pixelclip  # noqa: F401  registers the data sets
 from pixelclip.data.datasets.builtin import BENCHMARKS
 from pixelclip.data.vocabularies import (
     get_vocabulary,
+    read_vocabulary,
     validate_class_names,
     vocabulary_of_dataset,
 )
@@ -121,3 +122,19 @@ def test_bad_names_are_refused_with_value_index_and_remedy(names: object, parts:
         validate_class_names(names)  # type: ignore[arg-type]
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_a_vocabulary_is_a_list_a_file_or_one_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes("\ufeffsky\r\n\r\n  sofa, couch \n\u685c".encode())
+    for file in (str(path), path):
+        assert read_vocabulary(file) == ("sky", "sofa, couch", "\u685c")
+    assert read_vocabulary(["sky "]) == ("sky ",)
+    for name in ("cityscapes_19", "cityscapes_19_synonyms"):
+        assert read_vocabulary(name) == get_vocabulary(name)
+
+
+@pytest.mark.parametrize("text", ["cat", "ade20k", "ade20k_150_synonymss", "", "."])
+def test_a_vocabulary_that_is_none_of_these_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"pascal_voc_21, toy_scenes_20"):
+        read_vocabulary(text)

@@ -10,6 +10,7 @@ from pixelclip.modeling.inference_views import (
     InferenceMode,
     View,
     batch_by_size,
+    find_best_classes,
     label_views,
     make_views,
     merge_views,
@@ -130,8 +131,11 @@ MODES = [
 @pytest.mark.parametrize("classes", [1, 2, 3, 5, 30])
 def test_labels_are_those_of_all_scores(mode, classes):
     views, scores, output = make_scored_views(mode, classes)
-    expected = merge_views(views, scores, output).argmax(dim=0)
-    assert torch.equal(label_views(views, scores, output), expected)
+    merged = merge_views(views, scores, output)
+    assert torch.equal(label_views(views, scores, output), merged.argmax(dim=0))
+    labels, best = find_best_classes(views, scores, output)
+    assert torch.equal(labels, merged.argmax(dim=0))
+    assert torch.equal(best, merged.amax(dim=0))
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: f"{mode.name}-{mode.flip}")
