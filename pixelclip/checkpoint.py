@@ -1,7 +1,6 @@
 """Checkpoints: our own, written atomically, and the published PixelCLIP files."""
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,24 +10,30 @@ from torch import Tensor
 
 from pixelclip.atomic_write import atomic_writer
 
-# Published names and ours, tried in this order; None: the published file holds more than is used.
-_PUBLISHED_NAMES: tuple[tuple[str, str | None], ...] = (
-    (r"^sem_seg_head\.predictor\.clip_model\.visual\.", "image_encoder.visual."),
-    (r"^sem_seg_head\.predictor\.clip_model\.logit_scale$", None),
-    (r"^sem_seg_head\.predictor\.clip_model\.", "text_encoder."),
-    (r"^sem_seg_head\.predictor\.prompt_tokens$", "class_prompts.tokens"),
-    (r"^teacher_encoder\.visual\.", "teacher.image_encoder.visual."),
-    (r"^teacher_encoder\.", None),
-    (r"^head\.(conv[12])\.double_conv\.", r"mask_decoder.\1."),
-    (r"^head\.", "mask_decoder."),
+# How names begin, ours and the published ones, tried in this order; None: the published file holds
+# more than is used.
+_BEGINNINGS: tuple[tuple[str | None, str], ...] = (
+    ("image_encoder.visual.", "sem_seg_head.predictor.clip_model.visual."),
+    (None, "sem_seg_head.predictor.clip_model.logit_scale"),
+    ("text_encoder.", "sem_seg_head.predictor.clip_model."),
+    ("class_prompts.tokens", "sem_seg_head.predictor.prompt_tokens"),
+    ("teacher.image_encoder.visual.", "teacher_encoder.visual."),
+    (None, "teacher_encoder."),
+    ("mask_decoder.conv1.", "head.conv1.double_conv."),
+    ("mask_decoder.conv2.", "head.conv2.double_conv."),
+    ("mask_decoder.", "head."),
 )
+# What only training needs; files for inference are without it.
+TRAINING_PARTS = ("teacher.", "mask_decoder.")
 
 
 class PixelCLIPCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer for PixelCLIP models; strict, and safe against kills and bad files.
 
     It reads our checkpoints and the published ones, only with ``weights_only``, and writes to a
-    temporary name first, so that a file under a checkpoint's name is always whole.
+    temporary name first, so that a file under a checkpoint's name is always whole. A model in eval
+    mode also takes files for inference, which lack the teacher and the mask decoder (see
+    ``checkpoint_conversion.py``); these two are then zero.
     """
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -64,21 +69,53 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
             file.write(last_filename_basename.encode())
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        try:
-            data = torch.load(filename, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises pickle, zip and runtime errors of many kinds
-            raise ValueError(
-                f"{filename!r} is not a checkpoint that can be read safely (weights_only): "
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            ) from error
-        if not isinstance(data, dict):
-            raise ValueError(f"{filename!r} holds a {type(data).__name__}, not a checkpoint's dict")
-        data = data if "model" in data else {"model": data}
-        return {**data, "model": rename_published_weights(data["model"])}
+        return read_checkpoint(filename)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        _check_fit(checkpoint["model"], self.model.state_dict())
+        expected = self.model.state_dict()
+        if is_for_inference(checkpoint["model"]):
+            if self.model.training:
+                raise ValueError(
+                    "The checkpoint holds the model for inference only, without teacher and mask "
+                    "decoder: start a training from the whole checkpoint, or call model.eval() "
+                    "before loading."
+                )
+            unused = {n: torch.zeros_like(v) for n, v in expected.items() if _is_for_training(n)}
+            checkpoint["model"].update(unused)
+        _check_fit(checkpoint["model"], expected)
         return super()._load_model(checkpoint)
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Read a checkpoint, ours or a published one, onto the CPU; ``"model"`` has our names.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is no checkpoint.
+    """
+    with open(path, "rb"):  # what torch raises for a missing file looks like a damaged one
+        pass
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip and runtime errors of many kinds
+        raise ValueError(
+            f"{path!r} is not a checkpoint that can be read safely (weights_only): "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path!r} holds a {type(data).__name__}, not a checkpoint's dict")
+    data = data if "model" in data else {"model": data}
+    return {**data, "model": rename_published_weights(data["model"])}
+
+
+def is_for_inference(weights: Mapping[str, Tensor]) -> bool:
+    """Whether a model's weights, under our names, lack all that only training needs."""
+    is_model = any(name.startswith("image_encoder.") for name in weights)
+    return is_model and not any(map(_is_for_training, weights))
+
+
+def _is_for_training(name: str) -> bool:
+    return name.startswith(TRAINING_PARTS)
 
 
 def rename_published_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,10 +134,25 @@ def rename_published_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def _rename(name: str) -> str | None:
-    for pattern, replacement in _PUBLISHED_NAMES:
-        if re.match(pattern, name):
-            return None if replacement is None else re.sub(pattern, replacement, name)
+    for ours, published in _BEGINNINGS:
+        if name.startswith(published):
+            return None if ours is None else ours + name[len(published) :]
     return name
+
+
+def published_name(name: str) -> str:
+    """The published name of one of our parameters.
+
+    Raises:
+        ValueError: the published layout has no place for it.
+    """
+    for ours, published in _BEGINNINGS:
+        if ours is not None and name.startswith(ours):
+            return published + name[len(ours) :]
+    raise ValueError(
+        f"The published layout has no place for {name!r}; it is for models of learnt class prompts "
+        "(MODEL.PIXELCLIP.CLUSTER_EMBEDDINGS 'prompts')."
+    )
 
 
 def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

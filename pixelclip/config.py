@@ -63,6 +63,17 @@ def _clip_config() -> CfgNode:
     return node
 
 
+def _dino_config() -> CfgNode:
+    node = CfgNode()
+    # Model of the features, with MASK_SOURCE "dino": a ViT of timm, with the tag of its weights.
+    node.MODEL = "vit_small_patch16_224.dino"
+    # Its weights: "pretrained" (the tag's, downloaded once), a weights file, or "" for random ones.
+    node.WEIGHTS = "pretrained"
+    # Number of clusters of an image's features, each of which is a mask.
+    node.NUM_MASKS = 16
+    return node
+
+
 def _add_test_config(node: CfgNode) -> None:
     # How a test image is shown to the encoder: "whole", "keep_aspect" or "sliding_window".
     node.INFERENCE_MODE = "whole"
@@ -117,8 +128,11 @@ def _pixelclip_config() -> CfgNode:
     node.MOMENTUM = 0.999
     # (height, width) at which masks are pooled and compared with the prediction.
     node.MASK_RESOLUTION = (256, 256)
-    # Where training masks come from; "dataset": the annotations of DATASETS.TRAIN.
+    # Where training masks come from: "dataset", the annotations of DATASETS.TRAIN, or "dino", the
+    # clusters of each image's DINO features (its annotations are not read, if there are any).
     node.MASK_SOURCE = "dataset"
+    # What makes the masks with "dino".
+    node.DINO = _dino_config()
     # Set of prompt templates in which class names are embedded at inference.
     node.TEST_TEMPLATES = "imagenet_select"
     # (height, width) of the feature map on which classes are compared at inference.

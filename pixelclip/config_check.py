@@ -12,6 +12,7 @@ from pixelclip.modeling.finetune_policy import FINETUNE_POLICIES
 from pixelclip.modeling.prompt_templates import get_prompt_templates
 
 PRECISIONS = ("float16", "bfloat16")
+MASK_SOURCES = ("dataset", "dino")
 
 
 def check_run_config(cfg: CfgNode) -> None:
@@ -81,7 +82,11 @@ def check_model_config(cfg: CfgNode) -> None:
         )
     if cfg.INPUT.FORMAT != "RGB":
         raise ValueError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP takes 'RGB'.")
-    check_choice("MODEL.PIXELCLIP.MASK_SOURCE", node.MASK_SOURCE, ("dataset",))
+    check_choice("MODEL.PIXELCLIP.MASK_SOURCE", node.MASK_SOURCE, MASK_SOURCES)
+    if node.DINO.NUM_MASKS < 1:
+        raise ValueError(
+            f"MODEL.PIXELCLIP.DINO.NUM_MASKS is {node.DINO.NUM_MASKS}; expected at least 1."
+        )
     check_choice("MODEL.CLIP.FINETUNE", cfg.MODEL.CLIP.FINETUNE, FINETUNE_POLICIES)
 
 

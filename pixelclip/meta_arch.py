@@ -22,6 +22,7 @@ from pixelclip.distributed import RowExchange
 from pixelclip.modeling.background import Background
 from pixelclip.modeling.clip_loader import load_clip, load_tokenizer
 from pixelclip.modeling.cluster_embeddings import build_cluster_embeddings
+from pixelclip.modeling.dino_masks import DinoMasks
 from pixelclip.modeling.finetune_policy import apply_finetune_policy
 from pixelclip.modeling.image_encoder import DenseImageEncoder
 from pixelclip.modeling.inference_masks import InferenceMasks, build_inference_masks
@@ -66,7 +67,8 @@ class PixelCLIP(nn.Module):
 
     * ``image``, ``image_strong``: (3, H, W) RGB in 0..255, weakly and strongly augmented;
     * ``masks``: (N, Mh, Mw) bool at the mask resolution, or ``instances`` whose ``gt_masks`` are
-      Detectron2 ``BitMasks`` at image resolution.
+      Detectron2 ``BitMasks`` at image resolution; with ``dino_masks`` none of both, but optionally
+      what that class takes.
 
     In eval mode it returns ``[{"sem_seg": (C, height, width) float32 cosines}]``; each input is a
     dict with ``image`` and the ``height`` and ``width`` of the output in pixels (by default the
@@ -91,6 +93,8 @@ class PixelCLIP(nn.Module):
         inference_mode: which views of a test image are scored.
         background: what counts as a vocabulary's background class.
         default_dataset: data set whose classes are used until :meth:`set_vocabulary` is called.
+        dino_masks: makes the masks of training images, which then need none; not a part of the
+            model's parameters and checkpoints.
         inference_masks: gives the masks of a test image inside which similarity is averaged; None
             for no masks.
         compile_modules: compile the image encoders and the decoder with ``torch.compile``.
@@ -125,6 +129,7 @@ class PixelCLIP(nn.Module):
         inference_mode: InferenceMode,
         background: Background,
         default_dataset: str | None,
+        dino_masks: DinoMasks | None = None,
         inference_masks: InferenceMasks | None = None,
         compile_modules: bool = False,
     ) -> None:
@@ -151,11 +156,13 @@ class PixelCLIP(nn.Module):
         self.inference_mode = inference_mode
         self.background = background
         self.default_dataset = default_dataset
+        self.dino_masks = dino_masks
         self.inference_masks = inference_masks
         self.class_names: tuple[str, ...] = ()
         self._templates = test_templates
         self._background = background
         self._background_index: int | None = None
+        self._segments_clusters = False
         self.register_buffer("_text_classifier", None, persistent=False)
         # By names and templates; the latest one used stands last.
         self._text_classifiers: dict[tuple[tuple[str, ...], str], Tensor] = {}
@@ -206,6 +213,7 @@ class PixelCLIP(nn.Module):
                 cfg.TEST.BACKGROUND_THRESHOLD, tuple(cfg.TEST.BACKGROUND_WORDS)
             ),
             "default_dataset": cfg.DATASETS.TEST[0] if len(cfg.DATASETS.TEST) else None,
+            "dino_masks": _build_dino_masks(cfg),
             "inference_masks": build_inference_masks(cfg),
             "compile_modules": cfg.MODEL.COMPILE,
         }
@@ -232,9 +240,7 @@ class PixelCLIP(nn.Module):
             ValueError: masks of another size than the mask resolution.
         """
         self.teacher.update(self.image_encoder)
-        masks, image_index = gather_training_masks(
-            batched_inputs, self.mask_resolution, self.device
-        )
+        masks, image_index = self.training_masks(batched_inputs)
         weak = self.preprocess([x["image"] for x in batched_inputs])
         strong = self.preprocess([x["image_strong"] for x in batched_inputs])
         if self.assignment == "none":
@@ -245,6 +251,17 @@ class PixelCLIP(nn.Module):
         return {
             "loss_masks": decoded_mask_loss(self.mask_decoder, similarity, targets, mean_pixels)
         }
+
+    def training_masks(self, batched_inputs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+        """All masks (N, Mh, Mw) bool of a batch, and the image (N,) int64 of each, ascending.
+
+        Raises:
+            ValueError: see :func:`gather_training_masks`.
+        """
+        if self.dino_masks is not None:
+            masks = self.dino_masks(batched_inputs, self.device)
+            batched_inputs = [{"masks": of_image} for of_image in masks]
+        return gather_training_masks(batched_inputs, self.mask_resolution, self.device)
 
     def _match_clusters(
         self, weak: Tensor, strong: Tensor, masks: Tensor, image_index: Tensor
@@ -357,8 +374,21 @@ class PixelCLIP(nn.Module):
         if background_index is not None:
             embedded = background.names(names, background_index)
         self._text_classifier = self._embed_names(tuple(embedded), templates)
+        self._segments_clusters = False
         self.class_names, self._templates = names, templates
         self._background_index, self._background = background_index, background
+
+    @torch.no_grad()
+    def set_clusters_as_classes(self) -> None:
+        """Segment into the clusters from now on: each class prompt is a class, whatever it means.
+
+        :meth:`set_vocabulary` goes back to words.
+        """
+        clusters = self.class_prompts(self.text_encoder).float()  # (K, d)
+        self._text_classifier = F.normalize(clusters, dim=-1)
+        self.class_names = tuple(f"cluster {index}" for index in range(len(clusters)))
+        self._background_index = None
+        self._segments_clusters = True
 
     def _embed_names(self, names: tuple[str, ...], templates: str) -> Tensor:
         """Unit vectors (C, d) of names; those of the latest vocabularies are kept."""
@@ -377,7 +407,9 @@ class PixelCLIP(nn.Module):
     def text_classifier(self) -> Tensor:
         """Unit vectors of the current vocabulary's classes, (C, d), or of its embedded names."""
         if self._text_classifier is None:
-            if self.class_names:
+            if self._segments_clusters:
+                self.set_clusters_as_classes()
+            elif self.class_names:
                 self.set_vocabulary(
                     self.class_names, self._templates, self._background_index, self._background
                 )
@@ -483,6 +515,14 @@ def cosine_maps(features: Tensor, vectors: Tensor) -> Tensor:
     """Cosines (B, n, h, w) float32 between dense features (B, h, w, d) and vectors (n, d)."""
     with torch.autocast(features.device.type, enabled=False):
         return cosine_similarity(features.float(), vectors.float()).permute(0, 3, 1, 2)
+
+
+def _build_dino_masks(cfg: CfgNode) -> DinoMasks | None:
+    node = cfg.MODEL.PIXELCLIP
+    if node.MASK_SOURCE != "dino":
+        return None
+    dino = node.DINO
+    return DinoMasks(dino.MODEL, dino.WEIGHTS, dino.NUM_MASKS, tuple(node.MASK_RESOLUTION))
 
 
 def _compile_in_place(*modules: nn.Module) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,8 @@ Picture = NDArray[np.uint8]
 
 _SMOOTHING_WINDOW = 20
 
-_LEGEND_COLUMNS = 10
+# Widths in inches, at the legend's font size: of a letter, and of a sample with the gaps about it.
+_LETTER_WIDTH, _SAMPLE_WIDTH = 0.065, 0.42
 
 # Pixels of no class, and what no mask covers.
 _VOID_COLOUR = (255, 255, 255)
@@ -127,7 +128,8 @@ def draw_picture_grid(
     rows: Sequence[Sequence[Picture]],
     titles: Sequence[str],
     legend: Mapping[str, Sequence[int]] | None = None,
-    width: float = 1.6,
+    caption: str = "",
+    cell_width: float = 1.6,
 ) -> Figure:
     """Draw rows of pictures under one row of titles.
 
@@ -135,7 +137,8 @@ def draw_picture_grid(
         rows: at least one row, each of as many pictures as there are titles.
         titles: one for each column.
         legend: colour (3,) in 0..255 of each name, for a legend below.
-        width: of each picture, in inches.
+        caption: a line or several, below the pictures.
+        cell_width: of each picture, in inches.
 
     Raises:
         ValueError: no row, or a row of another length.
@@ -145,12 +148,12 @@ def draw_picture_grid(
     if not rows or any(len(row) != len(titles) for row in rows):
         lengths = [len(row) for row in rows]
         raise ValueError(f"the rows have {lengths} pictures; expected {len(titles)} in each")
-    legend_height = 0.27 * -(-len(legend) // _LEGEND_COLUMNS) if legend else 0.0
-    shapes = [picture.shape for pictures in rows for picture in pictures]
-    height = width * max(shape[0] / shape[1] for shape in shapes)
-    size = (width * len(titles), height * len(rows) + 0.3 + legend_height)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    heights = [cell_width * max(p.shape[0] / p.shape[1] for p in row) for row in rows]
+    width = cell_width * len(titles)
+    columns = _count_legend_columns(legend or {}, width)
+    text_height = 0.27 * -(-len(legend or {}) // columns) + 0.2 * len(caption.splitlines())
+    figure = Figure(figsize=(width, sum(heights) + 0.3 + text_height), layout="constrained")
+    axes = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
     for row_axes, pictures in zip(axes, rows, strict=True):
         for one, picture in zip(row_axes, pictures, strict=True):
             one.imshow(picture, interpolation="nearest")
@@ -158,11 +161,20 @@ def draw_picture_grid(
     for one, title in zip(axes[0], titles, strict=True):
         one.set_title(title, fontsize=9)
     if legend:
-        _add_legend(figure, legend)
+        _add_legend(figure, legend, columns, caption)
+    elif caption:
+        figure.supxlabel(caption, fontsize=8, color="0.35")
     return figure
 
 
-def _add_legend(figure: Figure, legend: Mapping[str, Sequence[int]]) -> None:
+def _count_legend_columns(names: Iterable[str], width: float) -> int:
+    longest = max(map(len, names), default=0)
+    return max(1, int(width / (_LETTER_WIDTH * longest + _SAMPLE_WIDTH)))
+
+
+def _add_legend(
+    figure: Figure, legend: Mapping[str, Sequence[int]], columns: int, title: str
+) -> None:
     from matplotlib.patches import Patch
 
     patches = [
@@ -172,8 +184,10 @@ def _add_legend(figure: Figure, legend: Mapping[str, Sequence[int]]) -> None:
     figure.legend(
         handles=patches,
         loc="outside lower center",
-        ncols=min(len(patches), _LEGEND_COLUMNS),
+        ncols=min(len(patches), columns),
         frameon=False,
+        title=title or None,
+        title_fontsize=8,
         fontsize=8,
         handlelength=1.2,
         columnspacing=1.2,

@@ -45,6 +45,7 @@ def test_builds_trains_and_evaluates(path, data, tmp_path, monkeypatch, request)
         [
             *("MODEL.DEVICE", "cpu", "MODEL.CLIP.PRETRAINED", "", "OUTPUT_DIR", str(tmp_path)),
             *("MODEL.CLIP.ARCH", request.getfixturevalue(f"tiny_{kind}_json")),
+            *("MODEL.PIXELCLIP.DINO.MODEL", "test_vit", "MODEL.PIXELCLIP.DINO.WEIGHTS", ""),
             *("MODEL.CLIP.RESOLUTION", (64, 64), "MODEL.PIXELCLIP.MASK_RESOLUTION", (32, 32)),
             *("DATASETS.TRAIN", ("sa1b_train",), "DATASETS.TEST", ("pictures_for_all_configs",)),
             *SMALL_TRAINING,

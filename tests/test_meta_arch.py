@@ -54,6 +54,45 @@ def test_without_masks_the_loss_is_zero_and_trains_nothing(tiny_model, key):
     assert all(g is not None and g.abs().sum() == 0 for g in gradients)
 
 
+def test_dino_masks_take_the_place_of_the_inputs_masks(tiny_config):
+    tiny_config.merge_from_list(
+        [
+            *("MODEL.PIXELCLIP.MASK_SOURCE", "dino", "MODEL.PIXELCLIP.DINO.MODEL", "test_vit"),
+            *("MODEL.PIXELCLIP.DINO.WEIGHTS", "", "MODEL.PIXELCLIP.DINO.NUM_MASKS", 3),
+        ]
+    )
+    model = PixelCLIP(tiny_config).train()
+    batch = make_batch()
+    masks, image_index = model.training_masks(batch)
+    assert image_index.tolist() == [0, 0, 0, 1, 1, 1]
+    assert (masks.reshape(2, 3, 32, 32).sum(dim=1) == 1).all(), "each image is divided"
+    names = {*model.state_dict(), *dict(model.named_parameters())}
+    assert not any("dino" in name for name in names)
+    for inputs in batch:
+        del inputs["masks"]
+    model(batch)["loss_masks"].backward()
+    assert model.class_prompts.tokens.grad.abs().sum() > 0
+    tiny_config.MODEL.PIXELCLIP.MASK_SOURCE = "dataset"
+    fitting = PixelCLIP(tiny_config).load_state_dict(model.state_dict())
+    assert not fitting.missing_keys
+
+
+def test_clusters_can_be_the_classes(tiny_model):
+    inputs = [{"image": make_batch()[0]["image"]}]
+    tiny_model.eval().set_clusters_as_classes()
+    scores = tiny_model(inputs)[0]["sem_seg"]
+    assert scores.shape == (8, 80, 96)
+    assert tiny_model.class_names[7] == "cluster 7"
+    assert torch.equal(tiny_model.segment_labels(inputs)[0], scores.argmax(dim=0))
+    with torch.no_grad():
+        weights = tiny_model.state_dict()
+        weights["class_prompts.tokens"] = weights["class_prompts.tokens"].flip(0)
+    tiny_model.load_state_dict(weights)
+    torch.testing.assert_close(tiny_model(inputs)[0]["sem_seg"], scores.flip(0))
+    tiny_model.set_vocabulary(["sky", "sea"])
+    assert tiny_model(inputs)[0]["sem_seg"].shape == (2, 80, 96)
+
+
 def test_instances_without_masks_and_of_other_kinds(tiny_model):
     batch = make_batch(masks_per_image=0)
     for inputs in batch:

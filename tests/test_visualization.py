@@ -114,6 +114,23 @@ def test_a_grid_shows_the_pictures_titles_and_legend(tmp_path):
     assert Image.open(tmp_path / "grid.png").width == 480
 
 
+def test_a_grid_has_room_for_long_names_and_a_caption(tmp_path):
+    row = [np.zeros((40, 80, 3), np.uint8)] * 2
+    legend = {f"a rather long name {index}": (index, 0, 0) for index in range(7)}
+    figure = draw_picture_grid([row], ["a", "b"], legend, "made with no weights", cell_width=2)
+    figure.draw_without_rendering()
+    (drawn,) = figure.legends
+    assert drawn.get_title().get_text() == "made with no weights"
+    box, page = drawn.get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0 and box.x1 <= page.x1
+    assert page.y0 <= box.y0 and box.y1 < figure.axes[0].get_window_extent().y0
+    wide, low = figure.get_size_inches()
+    assert wide == 4
+    plain = draw_picture_grid([row], ["a", "b"], caption="of no legend", cell_width=2)
+    assert plain.get_size_inches()[1] < low
+    assert "of no legend" in [text.get_text() for text in plain.texts]
+
+
 @pytest.mark.parametrize("rows", [[], [[np.zeros((2, 2, 3), np.uint8)]]])
 def test_rows_of_another_length_are_refused(rows):
     with pytest.raises(ValueError, match="expected 2 in each"):

@@ -17,7 +17,7 @@ def main(args: argparse.Namespace) -> dict:
     if args.eval_only:
         if not cfg.DATASETS.TEST:
             raise ValueError("DATASETS.TEST is empty: name the data sets to evaluate.")
-        model = Trainer.build_model(cfg)
+        model = Trainer.build_model(cfg).eval()
         PixelCLIPCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(
             cfg.MODEL.WEIGHTS, resume=args.resume
         )

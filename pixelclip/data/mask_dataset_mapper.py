@@ -1,6 +1,7 @@
 """Turn a record of an image with unlabelled masks into a training sample."""
 
 import logging
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,11 +43,13 @@ class MaskDatasetMapper:
         weak_augmentation: WeakAugmentation,
         mask_resolution: tuple[int, int],
         image_format: str,
+        reads_masks: bool = True,
     ) -> None:
         """Args:
         weak_augmentation: makes the teacher's image of a photograph.
         mask_resolution: (height, width) of the masks.
         image_format: order of the channels of the result, "RGB" or "BGR".
+        reads_masks: read each photograph's masks; else the model is to make them.
         """
         if image_format not in ("RGB", "BGR"):
             raise ValueError(f"INPUT.FORMAT is {image_format!r}; expected 'RGB' or 'BGR'")
@@ -54,6 +57,7 @@ class MaskDatasetMapper:
         self.strong_augmentation = StrongAugmentation()
         self.mask_resolution = mask_resolution
         self.image_format = image_format
+        self.reads_masks = reads_masks
         self.broken_counts: Counter[str] = Counter()
 
     @classmethod
@@ -65,6 +69,7 @@ class MaskDatasetMapper:
             "weak_augmentation": _build_weak_augmentation(cfg),
             "mask_resolution": (height, width),
             "image_format": cfg.INPUT.FORMAT,
+            "reads_masks": cfg.MODEL.PIXELCLIP.MASK_SOURCE == "dataset",
         }
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -82,6 +87,8 @@ class MaskDatasetMapper:
             ``image`` and ``image_strong`` (3, H, W) uint8 tensors in ``INPUT.FORMAT``; ``masks``
             (N, Mh, Mw) bool tensor at mask resolution, without the masks that have no pixel in this
             crop (N may be 0); ``height``, ``width`` of the photograph; ``file_name``; ``image_id``.
+            Where masks are not read, instead of ``masks``: ``visible`` (Mh, Mw) bool tensor, what
+            the strong image shows, and ``mask_seed``, a random integer.
 
         Raises:
             BrokenRecordError: the image, its JSON or its masks cannot be used; says which and why.
@@ -93,13 +100,17 @@ class MaskDatasetMapper:
             raise BrokenRecordError(f"{where}: {error}", error.kind) from error
 
     def _map(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        rles = parse_mask_rles(read_annotation_bytes(record))
+        rles = parse_mask_rles(read_annotation_bytes(record)) if self.reads_masks else None
         weak, plan = self._weak_image(read_image_bytes(record))
         strong, rectangle = self.strong_augmentation(weak)
         return {
             "image": self._to_tensor(weak),
             "image_strong": self._to_tensor(strong),
-            "masks": self._masks(rles, plan, rectangle),
+            **(
+                self._leave_out_masks(strong.shape[:2], rectangle)
+                if rles is None
+                else {"masks": self._masks(rles, plan, rectangle)}
+            ),
             "height": plan.photograph[0],
             "width": plan.photograph[1],
             "file_name": record["file_name"],
@@ -132,11 +143,19 @@ class MaskDatasetMapper:
             masks = sample_masks(rles, source.rows[rows], source.columns[columns], size)
         except RLEError as error:
             raise BrokenRecordError(str(error), "masks") from error
-        top, bottom = np.searchsorted(rows, (rectangle.top, rectangle.bottom))
-        left, right = np.searchsorted(columns, (rectangle.left, rectangle.right))
-        masks[:, top:bottom, left:right] = False
+        _cover(masks, rectangle, rows, columns)
         is_visible = masks.reshape(len(masks), -1).any(axis=1)  # (N, Mh, Mw) -> (N, Mh*Mw)
         return torch.from_numpy(masks[is_visible])
+
+    def _leave_out_masks(self, size: tuple[int, int], rectangle: Rectangle) -> dict[str, Any]:
+        """What the model needs to make masks of an image of a size (height, width) itself."""
+        rows, columns = (
+            torch_nearest(side, target)
+            for side, target in zip(size, self.mask_resolution, strict=True)
+        )
+        visible = np.ones(self.mask_resolution, bool)
+        _cover(visible, rectangle, rows, columns)
+        return {"visible": torch.from_numpy(visible), "mask_seed": random.randrange(2**31)}
 
     def _count(self, error: BrokenRecordError) -> None:
         self.broken_counts[error.kind] += 1
@@ -145,6 +164,21 @@ class MaskDatasetMapper:
         if total & (total - 1) == 0:
             kinds = ", ".join(f"{kind}: {n}" for kind, n in self.broken_counts.items())
             logger.warning("Skipped %d broken records (%s); latest: %s", total, kinds, error)
+
+
+def _cover(
+    masks: NDArray[np.bool_],
+    rectangle: Rectangle,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> None:
+    """Clear in masks (..., Mh, Mw), in place, what a rectangle of the image covers.
+
+    ``rows`` (Mh,) and ``columns`` (Mw,), ascending, are those of the image that the masks show.
+    """
+    top, bottom = np.searchsorted(rows, (rectangle.top, rectangle.bottom))
+    left, right = np.searchsorted(columns, (rectangle.left, rectangle.right))
+    masks[..., top:bottom, left:right] = False
 
 
 def _refuse_strips(size: tuple[int, int]) -> None:

@@ -146,7 +146,7 @@ def load_sa1b(root: str | os.PathLike[str]) -> SA1BRecords:
 
 
 @dataclass
-class _Listing:
+class FolderListing:
     """The names in a folder that matter here, sorted."""
 
     images: list[str]
@@ -158,7 +158,7 @@ class _Listing:
 def _find_sources(root: str) -> list[_Source]:
     sources: list[_Source] = []
     tar_positions: list[int] = []
-    walk = tqdm(_walk(root), desc="Looking for images with masks", unit=" folders", delay=2)
+    walk = tqdm(walk_folders(root), desc="Looking for images with masks", unit=" folders", delay=2)
     for folder, listing in walk:
         sources += _pair_folder(root, folder, listing)
         for name in listing.tars:
@@ -171,7 +171,7 @@ def _find_sources(root: str) -> list[_Source]:
     return sources
 
 
-def _walk(root: str) -> Iterator[tuple[str, _Listing]]:
+def walk_folders(root: str) -> Iterator[tuple[str, FolderListing]]:
     """Every folder below the root, and the root; links are followed, but no folder comes twice."""
     seen: set[tuple[int, int]] = set()
     waiting = [root]
@@ -190,8 +190,8 @@ def _walk(root: str) -> Iterator[tuple[str, _Listing]]:
         yield folder, listing
 
 
-def _list(folder: str) -> _Listing:
-    listing = _Listing([], [], [], [])
+def _list(folder: str) -> FolderListing:
+    listing = FolderListing([], [], [], [])
     with os.scandir(folder) as entries:
         for entry in entries:
             suffix = split_suffix(entry.name)[1]
@@ -210,7 +210,7 @@ def _list(folder: str) -> _Listing:
     return listing
 
 
-def _pair_folder(root: str, folder: str, listing: _Listing) -> list[_Source]:
+def _pair_folder(root: str, folder: str, listing: FolderListing) -> list[_Source]:
     """Pair a folder's images with the JSON files beside them, then with those of its twin."""
     images = dict.fromkeys(listing.images, WHOLE_FILE)
     jsons = dict.fromkeys(listing.jsons, WHOLE_FILE)

@@ -19,6 +19,7 @@ from torch.utils.data import ConcatDataset
 from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.config_check import check_batch_split, check_run_config
 from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
+from pixelclip.data.photographs import PHOTOGRAPHS
 from pixelclip.data.resumable_loader import ResumableLoader
 from pixelclip.data.sa1b import find_sa1b_root
 from pixelclip.engine.hooks import (
@@ -57,14 +58,16 @@ class Trainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         check_run_config(cfg)
-        if "sa1b_train" in cfg.DATASETS.TRAIN:
+        if {"sa1b_train", PHOTOGRAPHS} & set(cfg.DATASETS.TRAIN):
             find_sa1b_root()
         Benchmark(cfg).prepare(lambda name: self.build_evaluator(cfg, name))
         self.cfg = cfg = _scale_to_processes(cfg)
         check_batch_split(cfg, comm.get_world_size())
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
-        model = self.build_model(cfg)
+        model: Any = self.build_model(cfg)
+        if model.dino_masks is not None:
+            model.dino_masks.load()
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg, seed=self.seed)
         self._trainer = TrainingStep(
@@ -146,8 +149,10 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int = 0) -> ResumableLoader:
         """Batches of ``DATASETS.TRAIN`` whose order and augmentations ``seed`` chooses."""
+        reads_masks = cfg.MODEL.PIXELCLIP.MASK_SOURCE == "dataset"
+        required = "annotation_file_name" if reads_masks else "image_span"
         return ResumableLoader(
-            _load_records(cfg.DATASETS.TRAIN),
+            _load_records(cfg.DATASETS.TRAIN, required),
             MaskDatasetMapper(cfg, is_train=True).map_record,
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             seed=seed,
@@ -204,15 +209,24 @@ class Trainer(DefaultTrainer):
         return next(iter(results.values())) if len(names) == 1 else results
 
 
-def _load_records(names: Sequence[str]) -> Sequence[dict[str, Any]]:
+# Keys that the records of training data sets need, and what is wrong where they lack it.
+_PROBLEMS = {
+    "annotation_file_name": (
+        "no files of masks (with MODEL.PIXELCLIP.MASK_SOURCE 'dino' it needs none)"
+    ),
+    "image_span": "no records of photographs to train on",
+}
+
+
+def _load_records(names: Sequence[str], required: str) -> Sequence[dict[str, Any]]:
     if not names:
         raise ValueError("DATASETS.TRAIN is empty; name a training set, such as 'sa1b_train'.")
     datasets = {name: DatasetCatalog.get(name) for name in names}
     for name, dataset in datasets.items():
-        if len(dataset) and "annotation_file_name" not in dataset[0]:
+        if len(dataset) and required not in dataset[0]:
             raise ValueError(
-                f"The data set {name!r} in DATASETS.TRAIN has no files of masks; take 'sa1b_train' "
-                "or another one whose records MaskDatasetMapper reads."
+                f"The data set {name!r} in DATASETS.TRAIN has {_PROBLEMS[required]}; take "
+                "'sa1b_train' or another one whose records MaskDatasetMapper reads."
             )
     # It has a sequence's length and items, and unlike a list it makes no record before its turn.
     records: Any = ConcatDataset(list(datasets.values()))

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from pixelclip.meta_arch import PixelCLIP
 from pixelclip.modeling.prompt_templates import get_prompt_templates
 from pixelclip.modeling.text_classifier import build_text_classifier
-from pixelclip.modeling.training_masks import gather_training_masks
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def count_masks_of_prompts(
     prompts = model.class_prompts(model.text_encoder)  # (K, d)
     counts = torch.zeros(len(prompts), dtype=torch.long, device=model.device)
     for inputs in batches:
-        masks, image_index = gather_training_masks(inputs, model.mask_resolution, model.device)
+        masks, image_index = model.training_masks(inputs)
         features = model.teacher(model.preprocess([x["image"] for x in inputs]))
         scores = model.score_masks(features, masks, image_index, prompts)
         counts += torch.bincount(model.assign_masks(scores), minlength=len(prompts))

@@ -37,7 +37,7 @@ def write_contact_sheet(photographs: Sequence[Photograph], path: Path) -> None:
     width = 2 * columns
     rows = [pictures[start : start + width] for start in range(0, len(pictures), width)]
     titles = ["photograph", "masks"] * columns
-    save_figure(draw_picture_grid(rows, titles, width=_SIDE / 100), path)
+    save_figure(draw_picture_grid(rows, titles, cell_width=_SIDE / 100), path)
 
 
 def _draw(photograph: Photograph) -> tuple[Picture, Picture]:

@@ -10,6 +10,8 @@ from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from pixelclip.data.random_state import random_state_from
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_DINO = "vit_small_patch16_224.dino"
@@ -23,7 +25,7 @@ class DinoFeatures(nn.Module):
         name: a timm ViT, with the tag of its weights, such as ``vit_small_patch16_224.dino`` or
             ``vit_small_patch14_dinov2.lvd142m``.
         weights: "pretrained" (the tag's, downloaded once by timm), the path of a weights file
-            (timm's or the published one), or "" for random weights.
+            (timm's or the published one), or "" for random weights, always the same.
 
     Attributes:
         patch_size: side of a patch in pixels.
@@ -102,12 +104,14 @@ def check_dino(name: str, weights: str) -> None:
 
 def _build(name: str, weights: str) -> VisionTransformer:
     try:
-        vit = timm.create_model(
-            name,
-            pretrained=weights == PRETRAINED,
-            num_classes=0,
-            dynamic_img_size=True,  # the positional embedding follows each image's size
-        )
+        # Random weights are the same in every process, so that masks are too.
+        with random_state_from(0):
+            vit = timm.create_model(
+                name,
+                pretrained=weights == PRETRAINED,
+                num_classes=0,
+                dynamic_img_size=True,  # the positional embedding follows each image's size
+            )
     except TypeError as error:  # other models take no such arguments
         raise ValueError(_no_vit(name)) from error
     except Exception as error:  # timm passes on whatever its download libraries raise

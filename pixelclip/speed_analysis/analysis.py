@@ -41,7 +41,8 @@ class Configuration(NamedTuple):
         Raises:
             ValueError, KeyError, FileNotFoundError: the file or the overrides are wrong.
         """
-        without_weights = ("MODEL.WEIGHTS", "", "MODEL.CLIP.PRETRAINED", "")
+        keys = ("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.PIXELCLIP.DINO.WEIGHTS")
+        without_weights = [word for key in keys for word in (key, "")]
         return load_config(self.file, (*self.overrides, *without_weights))
 
     def __str__(self) -> str:

@@ -153,6 +153,7 @@ def _training_stages(trainer: Trainer) -> list[Stage]:
     return [
         Stage(model.teacher, "update", "momentum update"),
         Stage(model, "preprocess", "preprocessing"),
+        Stage(model, "training_masks", "masks of the batch"),
         Stage(model.teacher, "forward", "teacher"),
         _stage_of(model.class_prompts, "text encoder"),
         Stage(model, "score_masks", "pooling and Sinkhorn"),

@@ -19,6 +19,7 @@ from pixelclip.config import add_pixelclip_config
 from pixelclip.data.broken_record import BrokenRecordError
 from pixelclip.data.image_reading import Photograph
 from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
+from pixelclip.data.photographs import load_photographs
 from pixelclip.data.sa1b import load_sa1b
 from pixelclip.data.strong_augmentation import StrongAugmentation
 from tests.data.sa1b_files import (
@@ -347,3 +348,22 @@ def test_serves_detectron2s_own_loader(cfg: CfgNode, record: dict[str, Any]) -> 
     batch = next(iter(loader))
     assert [sample["image"].shape for sample in batch] == [(3, 60, 70)] * 2
     assert all(sample["masks"].shape[1:] == (32, 40) for sample in batch)
+
+
+def test_without_masks_the_model_learns_what_is_visible(cfg: CfgNode, tmp_path: Path) -> None:
+    write_files(tmp_path, {"x.jpg": GOOD_IMAGE})
+    (plain,) = load_photographs(tmp_path)
+    whole = np.ones((1, HEIGHT, WIDTH), np.uint8)
+    annotated = make_record(tmp_path, {"x.json": annotation_bytes(whole)})
+    for seed in range(5):
+        cfg.MODEL.PIXELCLIP.MASK_SOURCE = "dataset"
+        expected = map_seeded(cfg, seed, annotated)
+        cfg.MODEL.PIXELCLIP.MASK_SOURCE = "dino"
+        for record in (plain, annotated):
+            sample = map_seeded(cfg, seed, record)
+            assert "masks" not in sample
+            assert torch.equal(sample["image_strong"], expected["image_strong"])
+            assert torch.equal(sample["visible"], expected["masks"][0])
+            assert not sample["visible"].all()
+            assert sample["mask_seed"] == map_seeded(cfg, seed, plain)["mask_seed"]
+    assert sample["mask_seed"] != map_seeded(cfg, 99, plain)["mask_seed"]

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import pickle
 from pathlib import Path
 
@@ -89,6 +90,34 @@ def test_evaluation_of_a_checkpoint_repeats_the_figures(train_config):
     assert {k: v for k, v in results["sem_seg"].items() if v == v} == expected
 
 
+DINO_MASKS = [
+    *("MODEL.PIXELCLIP.MASK_SOURCE", "dino", "MODEL.PIXELCLIP.DINO.MODEL", "test_vit"),
+    *("MODEL.PIXELCLIP.DINO.WEIGHTS", "", "MODEL.PIXELCLIP.DINO.NUM_MASKS", 5),
+]
+
+
+def test_dino_masks_train_on_plain_photographs(train_config):
+    """The same as with other masks: resumed or not; and DINO is neither trained nor saved."""
+    train_config.merge_from_list([*DINO_MASKS, "DATASETS.TRAIN", ("photographs_train",)])
+    train_config.merge_from_list(["SOLVER.MAX_ITER", 2, "DATASETS.TEST", ()])
+    for annotations in Path(os.environ["SAM_DATASETS"]).glob("*.json"):
+        annotations.unlink()
+    runs = []
+    for name in ("first", "second"):
+        cfg = train_config.clone()
+        cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / name)
+        Path(cfg.OUTPUT_DIR).mkdir()
+        runs.append((run(cfg), log_of(cfg)))
+    (first, log), (second, other_log) = runs
+    assert log == other_log
+    assert first.model.cluster_usage.sum() > 2
+    weights = first.model.state_dict()
+    assert not any("dino" in name for name in weights)
+    assert all(torch.equal(value, second.model.state_dict()[k]) for k, value in weights.items())
+    saved = torch.load(Path(cfg.OUTPUT_DIR) / "model_final.pth", weights_only=True)
+    assert set(saved["model"]) == set(weights)
+
+
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
@@ -102,6 +131,11 @@ def test_evaluation_of_a_checkpoint_repeats_the_figures(train_config):
         (["MODEL.CLIP.FINETUNE", "some"], "attention, full, none"),
         (["MODEL.PIXELCLIP.TEST_TEMPLATES", "none"], "imagenet_select"),
         (["DATASETS.TRAIN", ()], "DATASETS.TRAIN is empty"),
+        (["DATASETS.TRAIN", ("photographs_train",)], "photographs_train.*no files of masks.*dino"),
+        (["MODEL.PIXELCLIP.MASK_SOURCE", "sam"], "'sam'.*dataset, dino"),
+        ([*DINO_MASKS, "MODEL.PIXELCLIP.DINO.NUM_MASKS", 0], "NUM_MASKS is 0"),
+        ([*DINO_MASKS, "MODEL.PIXELCLIP.DINO.MODEL", "dino"], "no model 'dino'"),
+        ([*DINO_MASKS, "MODEL.PIXELCLIP.DINO.WEIGHTS", "gone.pth"], "'gone.pth' are no file"),
         (["SOLVER.MAX_ITER", 0], "MAX_ITER is 0"),
         (["SOLVER.BASE_LR", 5e-5], "BASE_LR_END, 0.0001, is above"),
     ],

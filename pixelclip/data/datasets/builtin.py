@@ -14,6 +14,7 @@ from pixelclip.data.datasets.toy_scenes import (
     TOY_SCENES_VAL,
     register_toy_scenes_masks,
 )
+from pixelclip.data.photographs import register_photographs
 from pixelclip.data.sa1b import register_sa1b
 
 # The five benchmarks in the order of the published table, then those with background.
@@ -32,6 +33,7 @@ def register_all() -> None:
     """Register training sets and benchmarks; what somebody registered before stays as it is."""
     if "sa1b_train" not in DatasetCatalog:
         register_sa1b()
+    register_photographs()
     register_coco_stuff_masks()
     register_toy_scenes_masks()
     register_cityscapes()

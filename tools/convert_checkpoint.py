@@ -1,0 +1,34 @@
+#!/usr/bin/env python
+"""Convert a checkpoint: published to ours and back, or to a small file for inference only."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pixelclip.checkpoint_conversion import LAYOUTS, convert_checkpoint
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, or 1 where the checkpoint cannot be converted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", help="a checkpoint, ours or a published one")
+    parser.add_argument("target", help="the file to write")
+    parser.add_argument(
+        "--to", choices=LAYOUTS, required=True, help="inference: no teacher, no mask decoder"
+    )
+    parser.add_argument("--half", action="store_true", help="16-bit weights: half the size")
+    options = parser.parse_args(arguments)
+    try:
+        done = convert_checkpoint(options.source, options.target, options.to, options.half)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    before, after = done.source_bytes / 1e6, done.target_bytes / 1e6
+    print(f"{options.source}: {before:.1f} MB -> {options.target}: {after:.1f} MB")
+    left_out = f"; left out: {', '.join(done.left_out)}" if done.left_out else ""
+    print(f"{done.tensors} tensors{left_out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
