@@ -94,10 +94,10 @@ class PixelCLIP(nn.Module):
         inference_mode: which views of a test image are scored.
         background: what counts as a vocabulary's background class.
         default_dataset: data set whose classes are used until :meth:`set_vocabulary` is called.
-        inference_masks: gives the masks of a test image inside which similarity is averaged; None
-            for no masks.
         dino_masks: makes the masks of training images, which then need none; not a part of the
             model's parameters and checkpoints.
+        inference_masks: gives the masks of a test image inside which similarity is averaged; None
+            for no masks.
         compile_modules: compile the image encoders and the decoder with ``torch.compile``.
 
     Raises:
@@ -130,8 +130,8 @@ class PixelCLIP(nn.Module):
         inference_mode: InferenceMode,
         background: Background,
         default_dataset: str | None,
-        inference_masks: InferenceMasks | None = None,
         dino_masks: DinoMasks | None = None,
+        inference_masks: InferenceMasks | None = None,
         compile_modules: bool = False,
     ) -> None:
         super().__init__()
@@ -157,8 +157,8 @@ class PixelCLIP(nn.Module):
         self.inference_mode = inference_mode
         self.background = background
         self.default_dataset = default_dataset
-        self.inference_masks = inference_masks
         self.dino_masks = dino_masks
+        self.inference_masks = inference_masks
         self.class_names: tuple[str, ...] = ()
         self._templates = test_templates
         self._background = background
@@ -217,8 +217,8 @@ class PixelCLIP(nn.Module):
                 cfg.TEST.BACKGROUND_THRESHOLD, tuple(cfg.TEST.BACKGROUND_WORDS)
             ),
             "default_dataset": cfg.DATASETS.TEST[0] if len(cfg.DATASETS.TEST) else None,
-            "inference_masks": build_inference_masks(cfg),
             "dino_masks": _build_dino_masks(cfg),
+            "inference_masks": build_inference_masks(cfg),
             "compile_modules": cfg.MODEL.COMPILE,
         }
 

@@ -86,11 +86,16 @@ def test_prompts_of_several_checkpoints(run, config_file, dataset, checkpoints, 
     assert Image.open(output / "clusters.png").width == 3 * 260
 
 
-def test_counts_over_a_data_set_are_kept(run, config_file, dataset, checkpoints, tmp_path):
+def test_counts_over_a_data_set_are_kept(
+    run, config_file, dataset, checkpoints, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     output = tmp_path / "prompts"
     arguments = ["--config-file", config_file, "--weights", checkpoints[0], "--dataset", dataset]
     arguments += ["--output", output, "--max-images", 2]
     run("visualize_prompts", *arguments)
+    assert "[visualization]" in caplog.text
+    assert not list(output.glob("plane_*"))
     first = (output / "prompts.json").read_text()
     (kept,) = output.glob("counts_*.json")
     forged = json.loads(kept.read_text())
