@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import json
 import os
 import pickle
 import resource
@@ -23,6 +24,7 @@ from pixelclip.engine.setup import load_config
 from pixelclip.evaluation.mask_regions import MaskRegionsMapper
 from pixelclip.modeling.clip_loader import load_clip
 
+from ..conftest import TINY_VIT
 from ..data.sa1b_files import write_tar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +44,7 @@ class Payload:
 
 READERS = {
     "checkpoint": lambda path, model: PixelCLIPCheckpointer(model).load(str(path)),
-    "CLIP weights": lambda path, model: load_clip("ViT-B-32-quickgelu", str(path)),
+    "CLIP weights": lambda path, model: load_clip(str(path.with_name("clip.json")), str(path)),
     "kept step": lambda path, model: replay_bad_step(str(path)),
 }
 
@@ -50,10 +52,11 @@ READERS = {
 @pytest.mark.parametrize("protocol", ["zip", "legacy", "plain pickle"])
 @pytest.mark.parametrize("reader", READERS)
 def test_no_code_in_a_file_of_weights_is_run(reader, protocol, tiny_model, tmp_path):
+    (tmp_path / "clip.json").write_text(json.dumps(TINY_VIT))
     path = tmp_path / "iteration_0000001_rank_0.pth"
     content = {"model": Payload(tmp_path / "owned"), "state_dict": Payload(tmp_path / "owned")}
     if protocol == "plain pickle":
-        path.write_bytes(pickle.dumps(content))
+        path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=protocol == "zip")
     with pytest.raises((ValueError, pickle.UnpicklingError)):
