@@ -48,6 +48,7 @@ ALL_OPTIONAL_REQUIRES = [name for names in OPTIONAL_REQUIRES.values() for name i
 DEVELOPMENT_REQUIRES = [
     "diffusers>=0.35",  # the tests load exported prompts with it
     "hypothesis>=6.100",
+    "markdown-it-py>=3",  # reads the documents, for make docs-check
     "mypy>=1.10",
     "pdoc>=14",
     "pytest>=8.2",

@@ -140,11 +140,14 @@ def draw_prompt_map(
             x, y, str(index), ha="center", va="center", fontsize=7, color="white", path_effects=dark
         )
     for name, place in zip(class_names, names, strict=True):
+        to_left, to_below = _away_from_nearest(place, prompts)
         axes.annotate(
             name.split(",")[0],
             place,
-            (4, 3),
+            (-4 if to_left else 4, -3 if to_below else 3),
             textcoords="offset points",
+            ha="right" if to_left else "left",
+            va="top" if to_below else "bottom",
             fontsize=8,
             color="0.15",
             path_effects=light,
@@ -155,6 +158,14 @@ def draw_prompt_map(
     if caption:
         figure.supxlabel(caption, fontsize=8, color="0.35")
     return figure
+
+
+def _away_from_nearest(
+    place: NDArray[np.floating], prompts: NDArray[np.floating]
+) -> tuple[bool, bool]:
+    """Whether a word at a place goes to its left and below it, so that no prompt is covered."""
+    nearest = prompts[np.linalg.norm(prompts - place, axis=1).argmin()]
+    return bool(nearest[0] > place[0]), bool(nearest[1] > place[1])
 
 
 def draw_cluster_usage(

@@ -42,6 +42,8 @@ def _add_solver_config(node: CfgNode) -> None:
     node.BASE_LR_END = 1e-4
     # Number of parts in which a process's images go through the model, one after the other.
     node.ACCUMULATION_STEPS = 1
+    # How many checkpoints to keep beside the final one, the latest ones; 0 for all.
+    node.CHECKPOINTS_KEPT = 0
     # Seconds that one of several processes may take for a step's data or computation, or be silent
     # at any time, before the others end with an error that names it.
     node.STEP_TIME_LIMIT = 1800.0
@@ -100,8 +102,8 @@ def _add_test_config(node: CfgNode) -> None:
     node.VOCABULARY = ""
     # What is measured: "segmentation", or "mask_classification" of given masks.
     node.EVALUATION = "segmentation"
-    # Masks to classify, or to average in with MODEL.PIXELCLIP.TEST_MASKS "given": "ground_truth", or
-    # a folder of SA-1B JSON files named like the images.
+    # Masks to classify, or those of MODEL.PIXELCLIP.TEST_MASKS "given": "ground_truth", or a folder
+    # of SA-1B JSON files named like the images.
     node.MASKS = "ground_truth"
     # Published results to stand beside ours, for example "ViT-B/16 SA-1B"; "" for none.
     node.PUBLISHED_ROW = ""

@@ -36,6 +36,10 @@ def check_run_config(cfg: CfgNode) -> None:
         raise ValueError(
             f"SOLVER.STEP_TIME_LIMIT is {cfg.SOLVER.STEP_TIME_LIMIT}; expected a positive number."
         )
+    if cfg.SOLVER.CHECKPOINTS_KEPT < 0:
+        raise ValueError(
+            f"SOLVER.CHECKPOINTS_KEPT is {cfg.SOLVER.CHECKPOINTS_KEPT}; expected 0 (all) or more."
+        )
     if not 0 <= cfg.DATALOADER.MAX_BROKEN_SHARE <= 1:
         raise ValueError(
             f"DATALOADER.MAX_BROKEN_SHARE is {cfg.DATALOADER.MAX_BROKEN_SHARE}; expected 0 to 1."

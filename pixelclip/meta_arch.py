@@ -74,7 +74,8 @@ class PixelCLIP(nn.Module):
     In eval mode it returns ``[{"sem_seg": (C, height, width) float32 cosines}]``; each input is a
     dict with ``image`` and the ``height`` and ``width`` of the output in pixels (by default the
     image's own); with ``MODEL.PIXELCLIP.TEST_MASKS "given"`` also the ``masks`` and ``owner`` of
-    ``SmoothingMasks``. The classes are those of :meth:`set_vocabulary`, or of the first test data set.
+    ``SmoothingMasks``. The classes are those of :meth:`set_vocabulary`, or of the first test data
+    set.
 
     Args:
         image_encoder: the student.
@@ -93,10 +94,10 @@ class PixelCLIP(nn.Module):
         inference_mode: which views of a test image are scored.
         background: what counts as a vocabulary's background class.
         default_dataset: data set whose classes are used until :meth:`set_vocabulary` is called.
-        inference_masks: gives the masks of a test image inside which similarity is averaged; None
-            for no masks.
         dino_masks: makes the masks of training images, which then need none; not a part of the
             model's parameters and checkpoints.
+        inference_masks: gives the masks of a test image inside which similarity is averaged; None
+            for no masks.
         compile_modules: compile the image encoders and the decoder with ``torch.compile``.
 
     Raises:
@@ -129,8 +130,8 @@ class PixelCLIP(nn.Module):
         inference_mode: InferenceMode,
         background: Background,
         default_dataset: str | None,
-        inference_masks: InferenceMasks | None = None,
         dino_masks: DinoMasks | None = None,
+        inference_masks: InferenceMasks | None = None,
         compile_modules: bool = False,
     ) -> None:
         super().__init__()
@@ -156,8 +157,8 @@ class PixelCLIP(nn.Module):
         self.inference_mode = inference_mode
         self.background = background
         self.default_dataset = default_dataset
-        self.inference_masks = inference_masks
         self.dino_masks = dino_masks
+        self.inference_masks = inference_masks
         self.class_names: tuple[str, ...] = ()
         self._templates = test_templates
         self._background = background
@@ -216,8 +217,8 @@ class PixelCLIP(nn.Module):
                 cfg.TEST.BACKGROUND_THRESHOLD, tuple(cfg.TEST.BACKGROUND_WORDS)
             ),
             "default_dataset": cfg.DATASETS.TEST[0] if len(cfg.DATASETS.TEST) else None,
-            "inference_masks": build_inference_masks(cfg),
             "dino_masks": _build_dino_masks(cfg),
+            "inference_masks": build_inference_masks(cfg),
             "compile_modules": cfg.MODEL.COMPILE,
         }
 
@@ -262,9 +263,8 @@ class PixelCLIP(nn.Module):
             ValueError: see :func:`gather_training_masks`.
         """
         if self.dino_masks is not None:
-            batched_inputs = [
-                {"masks": self.dino_masks(inputs, self.device)} for inputs in batched_inputs
-            ]
+            masks = self.dino_masks(batched_inputs, self.device)
+            batched_inputs = [{"masks": of_image} for of_image in masks]
         return gather_training_masks(batched_inputs, self.mask_resolution, self.device)
 
     def _match_clusters(

@@ -37,7 +37,7 @@ _turns_guard = threading.Lock()
 class Predictor:
     """Segment images in any words.
 
-    ::
+    For example:
 
         predictor = Predictor.from_config("configs/pixelclip_vitb16.yaml", weights="w.pth")
         result = predictor("photo.jpg", ["cat", "sofa, couch", "wall"])

@@ -72,3 +72,12 @@ def test_of_very_many_clusters_the_rest_is_summed():
     (axes,) = draw_cluster_usage(np.full(100, 0.01), [str(i) for i in range(100)]).axes
     assert len(axes.patches) == 40
     assert axes.get_title() == "100 of 100 clusters have pixels; 60 more have 60.0%"
+
+
+@pytest.mark.parametrize("prompt", [(0.1, 0.1), (-0.1, 0.1), (0.1, -0.1), (-0.1, -0.1)])
+def test_words_do_not_cover_the_prompt_beside_them(prompt):
+    prompts = np.array([prompt, (9.0, 9.0)])
+    (axes,) = draw_prompt_map(prompts, np.zeros((1, 2)), ["sea"]).axes
+    word = axes.texts[-1]
+    assert word.get_ha() == ("right" if prompt[0] > 0 else "left")
+    assert word.get_va() == ("top" if prompt[1] > 0 else "bottom")

@@ -10,6 +10,7 @@ from pixelclip import PixelCLIP
 from pixelclip.engine.solver import build_optimizer
 from pixelclip.engine.training_step import TrainingStep
 from pixelclip.meta_arch import cosine_maps
+from pixelclip.modeling.kmeans import kmeans
 from pixelclip.modeling.training_masks import gather_training_masks
 
 from .conftest import make_batch
@@ -136,3 +137,10 @@ def test_compiled_model_agrees(tiny_config_of_each):
     assert_close(losses[1].detach(), losses[0].detach().cpu())
     losses[1].backward()
     assert all(p.grad is not None for p in compiled.parameters() if p.requires_grad)
+
+
+def test_k_means_finds_the_same_clusters():
+    features = torch.randn(3, 200, 12)
+    on_cpu, on_gpu = (kmeans(values, 9, [1, 2, 3]) for values in (features, features.cuda()))
+    assert torch.equal(on_gpu.assignment.cpu(), on_cpu.assignment)
+    torch.testing.assert_close(on_gpu.centres.cpu(), on_cpu.centres)

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _VERSION = 1
 _BLOCK = 512
+_MAX_EXTENDED_HEADER = 2**20
 _COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -117,7 +118,7 @@ def _scan(path: str, size: int, on_progress: Callable[[int], object]) -> _Scan:
         scan.damage = f"it breaks off in its first header ({size} bytes)"
         return scan
     try:
-        tar = tarfile.open(path, "r:")  # noqa: SIM115 (closed by the `with` below)
+        tar = tarfile.open(path, "r:", tarinfo=_LimitedMember)  # noqa: SIM115 (closed below)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise TarIndexError(
             f"{path} is no tar file ({error}); download it again, or move it out of the folder"
@@ -125,6 +126,25 @@ def _scan(path: str, size: int, on_progress: Callable[[int], object]) -> _Scan:
     with tar:
         _walk(tar, size, scan, on_progress)
     return scan
+
+
+class _LimitedMember(tarfile.TarInfo):
+    """A member whose extended header is read into memory only where it is as small as they are.
+
+    tarfile reads as much as the header claims, which in a sparse file may be more than the memory.
+    """
+
+    _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+    _LONG_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        is_extended = self.type in (*self._EXTENDED, *self._LONG_NAMES)
+        if is_extended and self.size > _MAX_EXTENDED_HEADER:
+            raise tarfile.ReadError(
+                f"an extended header claims {self.size} bytes; at most {_MAX_EXTENDED_HEADER} "
+                "expected"
+            )
+        return super()._proc_member(tar)  # type: ignore[misc]  # not in the type stubs
 
 
 def _refuse_compressed(path: str) -> None:

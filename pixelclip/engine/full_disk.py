@@ -7,12 +7,15 @@ last one after waiting for room.
 import contextlib
 import functools
 import logging
+import os
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils.events import EventWriter
+from fvcore.common.checkpoint import Checkpointer
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +32,14 @@ class PatientCheckpointer(PeriodicCheckpointer):
     FINAL_ATTEMPTS = 20
     FINAL_PAUSE = 60.0
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, checkpointer: Checkpointer, period: int, num_kept: int = 0) -> None:
+        """Args:
+        checkpointer: saves.
+        period: in iterations.
+        num_kept: how many checkpoints stay beside the final one, the latest ones; 0 for all.
+        """
+        super().__init__(checkpointer, period)
+        self._num_kept = num_kept
         self._missed = False
 
     def step(self, iteration: int, **kwargs: Any) -> None:
@@ -41,6 +50,7 @@ class PatientCheckpointer(PeriodicCheckpointer):
             try:
                 super().step(iteration, **kwargs)
                 self._make_up(iteration)
+                self._remove_old()
                 return
             except OSError as error:
                 self._missed = True
@@ -56,6 +66,18 @@ class PatientCheckpointer(PeriodicCheckpointer):
             self.checkpointer.save(f"{self.file_prefix}_{iteration:07d}", iteration=iteration)
             is_due = True
         self._missed = self._missed and not is_due
+
+    def _remove_old(self) -> None:
+        """Also those of earlier runs in the same folder."""
+        if not self._num_kept:
+            return
+        names = re.compile(rf"{re.escape(self.file_prefix)}_\d{{7,}}\.pth")
+        folder = self.checkpointer.save_dir
+        found = sorted(
+            filter(names.fullmatch, os.listdir(folder)), key=lambda name: (len(name), name)
+        )
+        for name in found[: -self._num_kept]:
+            os.unlink(os.path.join(folder, name))
 
     def _report(self, error: OSError, is_last: bool) -> None:
         if is_last:

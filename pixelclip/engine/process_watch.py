@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 # In the order of a step. The last one holds evaluations, which may take any time.
 STAGES = ("loading data", "computing", "between steps")
-_FINISHED = "finished"
 _COMMUNICATION = re.compile(r"gloo|nccl|connection|broken pipe|timed out|socket|TCPStore", re.I)
 
 
@@ -34,7 +33,7 @@ class ProcessState(NamedTuple):
     Attributes:
         beat: counts how often it has done so.
         iteration: that it is in, from 1.
-        stage: one of ``STAGES``, or "finished".
+        stage: one of ``STAGES``.
         failure: its error; "" for none.
     """
 
@@ -46,7 +45,7 @@ class ProcessState(NamedTuple):
     @property
     def place(self) -> tuple[int, int]:
         """Larger is later."""
-        return self.iteration, STAGES.index(self.stage) if self.stage in STAGES else len(STAGES)
+        return self.iteration, STAGES.index(self.stage)
 
 
 class ProcessWatch:
@@ -72,8 +71,10 @@ class ProcessWatch:
         self._is_needed = comm.get_world_size() > 1
         self._rank, self._number = comm.get_rank(), comm.get_world_size()
         self._beat = 0
-        self._stop = threading.Event()
+        self._stop, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="process watch", daemon=True)
+        self._guard = threading.Thread(target=self._guard_store, name="store guard", daemon=True)
+        self._answered = 0.0  # when the store did last
         self._changed: dict[int, tuple[ProcessState, float]] = {}  # when seen first
 
     def __enter__(self) -> "ProcessWatch":
@@ -84,6 +85,7 @@ class ProcessWatch:
             self._tell()
             comm.synchronize()  # from here on everybody's state is there
             self._thread.start()
+            self._guard.start()
         return self
 
     def __exit__(
@@ -94,19 +96,25 @@ class ProcessWatch:
     ) -> None:
         if not self._is_needed:
             return
-        self._stop.set()
-        self._thread.join()
-        if isinstance(error, Exception):
-            self._blame(error)
-        elif error is None:
-            with suppress(RuntimeError):
-                self._tell(stage=_FINISHED)
+        try:
+            if error is None:
+                comm.synchronize()  # the one that holds the store must not leave early
+            self._stop.set()
+            self._thread.join(3 * self._interval)
+            if isinstance(error, Exception):
+                self._blame(error)
+        finally:
+            self._stop.set()
+            self._done.set()
 
     def _blame(self, error: Exception) -> None:
         """Tell the others of an own error; raise where the error comes from another process."""
         if not is_of_communication(error):
             with suppress(RuntimeError):
                 self._tell(failure=f"{type(error).__name__}: {error}")
+            if self._rank == 0 and "TORCHELASTIC_RUN_ID" not in os.environ:
+                # The store ends with this process: the others are to read it before.
+                time.sleep(5 * self._interval)
             return
         others = self._find_failed()
         raise RuntimeError(
@@ -129,7 +137,7 @@ class ProcessWatch:
                     return "; ".join(failed)
         except RuntimeError:
             return "rank 0, or torchrun's agent, which all processes ask for the others, is gone"
-        silent = [rank for rank, state in states.items() if _is_silent(state, before[rank])]
+        silent = [rank for rank, state in states.items() if state.beat == before[rank].beat]
         return "; ".join(_describe(r, states[r], "died") for r in silent if r != self._rank)
 
     def _watch(self) -> None:
@@ -143,20 +151,28 @@ class ProcessWatch:
                 self._give_up(reason)
 
     def _reason_without_store(self, error: RuntimeError) -> str:
-        since = self._since(-1, ProcessState(0, 0, "no answer"))
+        since = self._since(-1, ProcessState(0, 0, "no answer"))  # -1: no rank, the store
         if time.monotonic() - since < 3 * self._interval:
             return ""
         return f"rank 0, or torchrun's agent, does not answer ({str(error).splitlines()[0]})"
 
-    def _tell(self, stage: str = "", failure: str = "") -> None:
+    def _guard_store(self) -> None:
+        """Asking a store whose process is frozen waits for ever; this thread does not ask it."""
+        while not self._done.wait(self._interval):
+            if time.monotonic() - self._answered > self._time_limit + self._interval:
+                self._give_up("rank 0, or torchrun's agent, does not answer any more")
+
+    def _tell(self, failure: str = "") -> None:
         self._beat += 1
-        iteration, current = self._where()
-        state = ProcessState(self._beat, iteration, stage or current, failure)
+        state = ProcessState(self._beat, *self._where(), failure)
         self._store.set(_key(self._rank), json.dumps(state))
+        self._answered = time.monotonic()
 
     def _read(self) -> dict[int, ProcessState]:
         ranks = range(self._number)
-        return {rank: ProcessState(*json.loads(self._store.get(_key(rank)))) for rank in ranks}
+        texts = {rank: self._store.get(_key(rank)) for rank in ranks}
+        self._answered = time.monotonic()
+        return {rank: ProcessState(*json.loads(text)) for rank, text in texts.items()}
 
     def _since(self, rank: int, state: ProcessState) -> float:
         """When this process first saw a state of a process; clocks differ between machines."""
@@ -170,7 +186,7 @@ class ProcessWatch:
         self._changed.pop(-1, None)
         for rank, state in states.items():
             waited = now - self._since(rank, state)
-            if rank == self._rank or state.stage == _FINISHED:
+            if rank == self._rank:
                 continue
             if state.failure and waited > 2 * self._interval:
                 return _describe(rank, state)
@@ -192,9 +208,8 @@ class ProcessWatch:
 
     def _give_up(self, reason: str) -> None:
         message = (
-            f"Rank {self._rank} gives up after SOLVER.STEP_TIME_LIMIT, {self._time_limit:g} "
-            f"seconds, at the most: {reason}. Start again with --resume; the training goes on "
-            "from its last checkpoint."
+            f"Rank {self._rank} gives up (SOLVER.STEP_TIME_LIMIT is {self._time_limit:g} s): "
+            f"{reason}. Start again with --resume; the training goes on from its last checkpoint."
         )
         logger.critical(message)
         print(message, file=sys.stderr, flush=True)
@@ -208,10 +223,6 @@ def is_of_communication(error: BaseException) -> bool:
     return isinstance(error, known) or (
         type(error) is RuntimeError and bool(_COMMUNICATION.search(str(error)))
     )
-
-
-def _is_silent(state: ProcessState, before: ProcessState) -> bool:
-    return state.beat == before.beat and state.stage != _FINISHED
 
 
 def _describe(rank: int, state: ProcessState, what: str = "failed") -> str:

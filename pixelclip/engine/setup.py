@@ -49,7 +49,7 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     config_file = find_config(config_file)
     cfg = get_cfg()
     add_pixelclip_config(cfg)
-    cfg.merge_from_file(config_file)
+    cfg.merge_from_file(config_file, allow_unsafe=False)  # no Python objects, which run code
     merge_overrides(cfg, list(overrides))
     take_cpu_without_gpu(cfg)
     register_sem_seg_folders(cfg.DATASETS.SEM_SEG_FOLDERS)

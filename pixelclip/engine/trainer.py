@@ -180,7 +180,8 @@ class Trainer(DefaultTrainer):
     def _make_patient(self, hook: HookBase | None) -> HookBase | None:
         """What writes files goes on where it cannot; see ``full_disk.py``."""
         if isinstance(hook, PeriodicCheckpointer):
-            return PatientCheckpointer(self.checkpointer, hook.period)
+            num_kept = self.cfg.SOLVER.CHECKPOINTS_KEPT
+            return PatientCheckpointer(self.checkpointer, hook.period, num_kept)
         if isinstance(hook, EvalHook):
             hook._func = without_stored_result(hook._func)
         return hook

@@ -19,6 +19,7 @@ from pixelclip.data.broken_record import BrokenRecordError
 from pixelclip.data.mask_annotations import parse_mask_rles
 from pixelclip.data.mask_ownership import MaskOwnership
 from pixelclip.data.nearest_sampling import shrink_mask
+from pixelclip.data.record_reading import read_annotation_bytes
 from pixelclip.data.rle import RLEError, sample_masks
 
 Size = tuple[int, int]
@@ -134,7 +135,8 @@ class MaskRegionsMapper:
 
 def _read_rles(path: Path) -> list[dict[str, Any]]:
     try:
-        return parse_mask_rles(path.read_bytes())
+        record = {"annotation_file_name": str(path), "annotation_span": None}
+        return parse_mask_rles(read_annotation_bytes(record))
     except BrokenRecordError as error:
         # Nothing to train on, but a generator may well have found nothing.
         if error.kind == "no masks":

@@ -1,6 +1,7 @@
 """The two kinds of files: writing them, and running them as their users do."""
 
 import contextlib
+import inspect
 import io
 import json
 import logging
@@ -40,7 +41,7 @@ class ExportFormat(ABC):
 
     @abstractmethod
     def check_packages(self) -> None:
-        """Raise an ImportError that says what to install where a package is missing."""
+        """Raise an ImportError that says what to install where a package is missing or too old."""
 
     @abstractmethod
     def write(
@@ -78,6 +79,11 @@ class ONNXFormat(ExportFormat):
     def check_packages(self) -> None:
         for package in ("onnx", "onnxscript", "onnxruntime"):
             import_optional(package, "export")
+        if "dynamic_shapes" not in inspect.signature(torch.onnx.export).parameters:
+            raise ImportError(
+                f"torch {torch.__version__} is too old to export ONNX files; install 2.6 or newer, "
+                "or export a .pt2 file."
+            )
 
     def write(
         self, program: ExportedProgram, graph: Graph, metadata: Mapping[str, Any], file: IO[bytes]

@@ -45,8 +45,8 @@ def _draw(photograph: Photograph) -> tuple[Picture, Picture]:
     pixels = read_rgb_image(photograph.image)
     small = shrink_image(pixels, _SIDE)
     rles = parse_mask_rles(photograph.annotation.read_bytes())
-    sides = zip(pixels.shape, small.shape[:2], strict=False)
-    masks = sample_masks(rles, *(torch_nearest(*side) for side in sides))
+    rows, columns = (torch_nearest(pixels.shape[axis], small.shape[axis]) for axis in (0, 1))
+    masks = sample_masks(rles, rows, columns)
     areas = masks.sum(axis=(1, 2))
     largest = np.argsort(-areas, kind="stable")[:_MOST_MASKS]
     return small, overlay_masks(small, masks[largest])

@@ -6,8 +6,8 @@
     OUTPUT/summary.json          how many masks, how much they cover, what could not be read
     OUTPUT/contact_sheet.png     some of the photographs with their masks
 
-Files appear whole or not at all, and a photograph's JSON last, so that a run that was killed goes on
-where it was. Several processes may run at once: each takes what is not finished yet.
+Files appear whole or not at all, and a photograph's JSON last, so that a run that was killed goes
+on where it was. Several processes may run at once: each takes what is not finished yet.
 """
 
 import dataclasses

@@ -93,9 +93,7 @@ class GeneratorChoice:
         if self.name in _DINO:
             from pixelclip.mask_generation.dino import DinoGenerator
 
-            return DinoGenerator(
-                self._model, device, self.weights or PRETRAINED, self.num_clusters
-            )
+            return DinoGenerator(self._model, device, self.weights or PRETRAINED, self.num_clusters)
         from pixelclip.mask_generation.superpixels import SuperpixelGenerator
 
         return SuperpixelGenerator()

@@ -112,9 +112,7 @@ class _Comparison:
     def __init__(self, choice: GeneratorChoice, device: torch.device) -> None:
         self._generator = choice.build(device)
 
-    def __call__(
-        self, record: Mapping[str, Any]
-    ) -> tuple[NDArray[np.float64], int, float] | None:
+    def __call__(self, record: Mapping[str, Any]) -> tuple[NDArray[np.float64], int, float] | None:
         """Overlaps (N,), the number of masks and the seconds; None for a broken record."""
         try:
             pixels = read_rgb_image(read_image_bytes(record))

@@ -67,13 +67,17 @@ def summarize(outcomes: Sequence[Outcome], choice: GeneratorChoice) -> MaskSumma
     """Put the outcomes of all photographs together; without any that was read, figures are 0."""
     read = [outcome for outcome in outcomes if not outcome.problem]
     counts = [outcome.num_masks for outcome in read] or [0]
-    statistics = {"mean": np.mean, "least": np.min, "median": np.median, "most": np.max}
     return MaskSummary(
         generator=dataclasses.asdict(choice),
         photographs=len(outcomes),
         finished_before=sum(outcome.was_finished for outcome in outcomes),
         without_masks=sum(not outcome.num_masks for outcome in read),
-        masks_per_photograph={name: float(of(counts)) for name, of in statistics.items()},
+        masks_per_photograph={
+            "mean": float(np.mean(counts)),
+            "least": float(min(counts)),
+            "median": float(np.median(counts)),
+            "most": float(max(counts)),
+        },
         coverage=float(np.mean([outcome.coverage for outcome in read] or [0.0])),
         skipped=tuple(outcome.problem for outcome in outcomes if outcome.problem),
     )

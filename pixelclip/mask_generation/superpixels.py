@@ -6,7 +6,6 @@ Shapes: a working picture of h x w pixels.
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import networkx
 import numpy as np
 from numpy.typing import NDArray
 from skimage import color, filters, graph, segmentation
@@ -18,7 +17,7 @@ from pixelclip.mask_generation.working_size import enlarge_mask, shrink_image
 Labels = NDArray[np.int64]
 Attributes = dict[str, Any]
 
-# Longest side in pixels at which regions are looked for. It and what follows were chosen on 25
+# Longest side in pixels at which regions are looked for. It and what follows were chosen on
 # photographs with regions drawn by people; docs/masks.md says what they reach on others.
 _WORKING_SIDE = 480
 _FELZENSZWALB = {"scale": 50, "sigma": 0.8, "min_size": 30}
@@ -49,7 +48,7 @@ class SuperpixelGenerator(MaskGenerator):
         levels = list(merge_superpixels(small))
         for region in _distinct_regions(levels, _SMALLEST_SHARE * levels[0].size):
             mask = enlarge_mask(levels[region.level] == region.label, image.shape[:2])
-            yield FoundMask(mask, stability_score=region.count / len(levels))
+            yield FoundMask(mask, stability_score=region.times / len(levels))
 
 
 def merge_superpixels(image: NDArray[np.uint8]) -> Iterator[Labels]:
@@ -76,7 +75,7 @@ class _Region(NamedTuple):
 
     level: int
     label: int
-    count: int
+    times: int
 
 
 def _distinct_regions(levels: Sequence[Labels], smallest_area: float) -> list[_Region]:
@@ -88,7 +87,7 @@ def _distinct_regions(levels: Sequence[Labels], smallest_area: float) -> list[_R
         for number, *key in zip(*(x.tolist() for x in (numbers, first_pixels, areas)), strict=True):
             if key[1] >= smallest_area:
                 before = found.get(tuple(key))
-                found[tuple(key)] = _Region(level, number, 1 + (before.count if before else 0))
+                found[tuple(key)] = _Region(level, number, 1 + (before.times if before else 0))
     return list(found.values())
 
 
@@ -118,7 +117,7 @@ def _difference(first: Attributes, second: Attributes, edge: float) -> float:
     return float((_EDGE_WEIGHT * edge + distance) * smaller**_SIZE_POWER)
 
 
-def _join_regions(regions: networkx.Graph, source: int, target: int) -> None:
+def _join_regions(regions: graph.RAG, source: int, target: int) -> None:
     """Give the target the size and colour of both."""
     first, second = regions.nodes[source], regions.nodes[target]
     share = first["share"] + second["share"]
@@ -126,7 +125,7 @@ def _join_regions(regions: networkx.Graph, source: int, target: int) -> None:
     second.update(share=share, colour=mixed / share)
 
 
-def _join_edges(regions: networkx.Graph, source: int, target: int, neighbour: int) -> Attributes:
+def _join_edges(regions: graph.RAG, source: int, target: int, neighbour: int) -> Attributes:
     """What lies between two regions that became one, and their neighbour."""
     sides = [regions[s][neighbour] for s in (source, target) if neighbour in regions[s]]
     count = sum(side["count"] for side in sides)

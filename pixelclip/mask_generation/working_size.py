@@ -24,4 +24,5 @@ def enlarge_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.b
     after the other, which is the order of run-length codes.
     """
     rows, columns = (torch_nearest(*sides) for sides in zip(mask.shape, size, strict=True))
-    return mask.T[np.ix_(columns, rows)].T
+    # Rows first: then whole columns are copied, which is several times faster.
+    return mask.T[:, rows][columns].T

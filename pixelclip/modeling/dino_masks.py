@@ -3,7 +3,7 @@
 Shapes: k masks, patch grid h x w, d channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from pixelclip.modeling.dino_features import DinoFeatures
 from pixelclip.modeling.kmeans import kmeans
+
+Masks = list[Tensor]
 
 
 class DinoMasks:
@@ -42,47 +44,76 @@ class DinoMasks:
             self._dino = DinoFeatures(self.name, self.weights)
         return self._dino
 
-    def __call__(self, inputs: Mapping[str, Any], device: torch.device) -> Tensor:
-        """Masks (num_masks, height, width) bool of one image, computed on a device.
+    def __call__(self, batched_inputs: Sequence[Mapping[str, Any]], device: torch.device) -> Masks:
+        """Masks (num_masks, height, width) bool of each image, computed on a device.
 
         Args:
-            inputs: ``image`` (3, H, W) RGB in 0..255; optionally ``visible`` (height, width) bool,
-                outside of which no mask reaches, and ``mask_seed``, the seed of k-means (0).
+            batched_inputs: each with ``image`` (3, H, W) RGB in 0..255; optionally ``visible``
+                (height, width) bool, outside of which no mask reaches, and ``mask_seed``, the seed
+                of k-means (0).
             device: on which DINO then stays.
         """
+        images = [inputs["image"] for inputs in batched_inputs]
+        seeds = [inputs.get("mask_seed", 0) for inputs in batched_inputs]
         dino = self.load().to(device)
-        seed = inputs.get("mask_seed", 0)
-        masks = cluster_dino_features(dino, inputs["image"], self.num_masks, seed, self.size)
-        return masks & inputs["visible"].to(device) if "visible" in inputs else masks
+        found = cluster_dino_features_of_images(dino, images, self.num_masks, seeds, self.size)
+        return [
+            masks & inputs["visible"].to(device) if "visible" in inputs else masks
+            for masks, inputs in zip(found, batched_inputs, strict=True)
+        ]
 
 
-@torch.no_grad()
 def cluster_dino_features(
     dino: DinoFeatures, image: Tensor, num_masks: int, seed: int, size: tuple[int, int]
 ) -> Tensor:
-    """Divide an image into the clusters that k-means finds among its DINO features.
+    """Divide one image (3, H, W) into clusters; see :func:`cluster_dino_features_of_images`."""
+    return cluster_dino_features_of_images(dino, [image], num_masks, [seed], size)[0]
 
-    Images go through DINO one at a time, so that no rounding depends on what is in a batch.
+
+@torch.no_grad()
+def cluster_dino_features_of_images(
+    dino: DinoFeatures,
+    images: Sequence[Tensor],
+    num_masks: int,
+    seeds: Sequence[int],
+    size: tuple[int, int],
+) -> Masks:
+    """Divide each image into the clusters that k-means finds among its DINO features.
+
+    Images go through DINO one at a time, so that no rounding depends on what else is in a batch.
 
     Args:
         dino: on the device to compute on.
-        image: (3, H, W) RGB in 0..255, any size; resized to the nearest multiple of DINO's patches.
+        images: (3, H, W) RGB in 0..255, of any sizes; resized to the nearest multiple of DINO's
+            patches.
         num_masks: k.
-        seed: of k-means; equal images with equal seeds get equal masks.
+        seeds: of k-means; equal images with equal seeds get equal masks.
         size: (height, width) of the masks, upsampled by nearest neighbour.
 
     Returns:
-        (k, height, width) bool; each pixel is in one of them, and some may be empty.
+        For each image (k, height, width) bool; each pixel is in one of them, some may be empty.
 
     Source: paper section 4.1.
     """
+    features = [_extract(dino, image) for image in images]
+    grids = [(of_image.shape[0], of_image.shape[1]) for of_image in features]
+    masks: dict[int, Tensor] = {}
+    for grid in set(grids):
+        members = [index for index, of_image in enumerate(grids) if of_image == grid]
+        stacked = torch.stack([features[index].flatten(0, 1) for index in members])  # (n, h*w, d)
+        found = kmeans(stacked, num_masks, [seeds[index] for index in members])
+        labels = found.assignment.reshape(-1, 1, *grid).float()  # (n, h*w) -> (n, 1, h, w)
+        upsampled = F.interpolate(labels, size, mode="nearest")  # (n, 1, height, width)
+        numbers = torch.arange(num_masks, device=upsampled.device)[:, None, None]
+        masks.update(zip(members, upsampled == numbers, strict=True))  # (n, k, height, width)
+    return [masks[index] for index in range(len(images))]
+
+
+def _extract(dino: DinoFeatures, image: Tensor) -> Tensor:
+    """Features (h, w, d) of an image (3, H, W) of any size."""
     pixels = image.to(dino.pixel_mean.device).float()[None]
-    grid = [max(1, round(side / dino.patch_size)) for side in image.shape[1:]]
-    resized = F.interpolate(
-        pixels, [side * dino.patch_size for side in grid], mode="bilinear", align_corners=False
+    height, width = (
+        dino.patch_size * max(1, round(side / dino.patch_size)) for side in image.shape[1:]
     )
-    features = dino(resized).flatten(1, 2)  # (1, h*w, d)
-    assignment = kmeans(features, num_masks, [seed]).assignment
-    labels = assignment.reshape(1, 1, *grid).float()  # (1, h*w) -> (1, 1, h, w)
-    upsampled = F.interpolate(labels, size, mode="nearest")[0]  # (1, height, width)
-    return upsampled == torch.arange(num_masks, device=upsampled.device)[:, None, None]
+    resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
+    return dino(resized)[0]

@@ -1,30 +1,28 @@
-"""The page itself: Gradio components, and what happens when one is used."""
+"""The page itself: Gradio's components, which action belongs to which, and the server."""
 
-import dataclasses
-import functools
-import html
-import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pixelclip.optional_packages import import_optional
+from pixelclip.web.actions import PageActions, ShownComponents
 from pixelclip.web.examples import write_examples
-from pixelclip.web.models import OURS, PLAIN, PageModels
-from pixelclip.web.request import Limits, RequestError, parse_words, read_picture
-from pixelclip.web.segmentation import Segmentation, View
-from pixelclip.web.viewer import SCRIPT, STYLE, TEMPLATE, show_segmentation
-
-logger = logging.getLogger(__name__)
+from pixelclip.web.models import PageModels
+from pixelclip.web.request import Limits
+from pixelclip.web.segmentation import Segmentation
+from pixelclip.web.viewer import DOWNLOAD_SCRIPT, SCRIPT, STYLE, TEMPLATE
 
 TITLE = "PixelCLIP: any words, every pixel"
 
 # Uploads and results that nobody has used for so many seconds are removed.
 _KEEP_SECONDS = 3600
 _WAITING_REQUESTS = 20
+# A visitor's latest result takes about 20 MB.
+_VISITORS_KEPT = 50
 _PAGE_STYLE = """\
 .problem { padding: .6rem .9rem; border-left: 4px solid #d33; background: #d331; }
 .note { opacity: .8; }
@@ -33,118 +31,13 @@ footer { display: none !important; }
 """
 
 
-class _Components(NamedTuple):
-    """What an event may change, in the order of :meth:`_Page.show`'s results."""
-
-    state: Any
-    message: Any
-    viewer: Any
-    threshold: Any
-    overlay_file: Any
-    label_file: Any
-
-
-class _Page:
-    """What happens on the page; free of state, which lies with each visitor.
-
-    Args:
-        models: that label the pictures.
-        limits: of a request.
-        folder: for files to download.
-    """
-
-    def __init__(self, models: PageModels, limits: Limits, folder: Path) -> None:
-        self.models = models
-        self.limits = limits
-        self.folder = folder
-        self.gradio = import_optional("gradio", "web")
-
-    def segment(self, path: str | None, words: str, compare: bool, opacity: float) -> list[Any]:
-        """Label a new picture, or the same one with other words."""
-        names = parse_words(words, self.limits)
-        picture = read_picture(path, self.limits)
-        label_maps = {OURS: self.models.label(OURS, picture, names)}
-        if compare:
-            label_maps[PLAIN] = self.models.label(PLAIN, picture, names)
-        segmentation = Segmentation(picture, names, label_maps)
-        low, _ = segmentation.similarity_range()
-        return self.show(segmentation, View(low, opacity), has_new_scores=True)
-
-    def compare(self, segmentation: Segmentation | None, compare: bool) -> list[Any]:
-        """Add or remove what plain CLIP says."""
-        if segmentation is None:
-            return self.keep()
-        label_maps = {OURS: segmentation.main}
-        if compare:
-            label_maps[PLAIN] = self.models.label(PLAIN, segmentation.picture, segmentation.names)
-        changed = dataclasses.replace(segmentation, label_maps=label_maps)
-        low, high = changed.similarity_range()
-        threshold = min(max(segmentation.view.threshold, low), high)
-        view = dataclasses.replace(segmentation.view, threshold=threshold)
-        return self.show(changed, view, has_new_scores=True)
-
-    def adjust(
-        self, segmentation: Segmentation | None, threshold: float, opacity: float
-    ) -> list[Any]:
-        """Show the same scores with another background threshold or opacity."""
-        if segmentation is None:
-            return self.keep()
-        view = dataclasses.replace(segmentation.view, threshold=threshold, opacity=opacity)
-        return self.show(segmentation, view)
-
-    def toggle(self, segmentation: Segmentation | None, hidden: Sequence[int]) -> list[Any]:
-        """Switch classes off and on."""
-        if segmentation is None:
-            return self.keep()
-        view = dataclasses.replace(segmentation.view, hidden=frozenset(map(int, hidden)))
-        return self.show(segmentation, view)
-
-    def show(
-        self, segmentation: Segmentation, view: View, has_new_scores: bool = False
-    ) -> list[Any]:
-        """New content of all components of :class:`_Components`."""
-        shown = dataclasses.replace(segmentation, view=view)
-        slider = self.gradio.skip()
-        if has_new_scores:
-            low, high = shown.similarity_range()
-            slider = self.gradio.Slider(minimum=low, maximum=high, value=view.threshold)
-        folder = tempfile.mkdtemp(dir=self.folder)
-        overlay_file, label_file = shown.save(folder, "pixelclip")
-        buttons = [
-            self.gradio.DownloadButton(value=file, interactive=True)
-            for file in (overlay_file, label_file)
-        ]
-        return [shown, "", show_segmentation(shown), slider, *buttons]
-
-    def keep(self, message: Any = None) -> list[Any]:
-        """Change nothing but the message."""
-        skip = self.gradio.skip()
-        return [skip, skip if message is None else message, *[skip] * 4]
-
-    def guarded(self, handler: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-        """The handler, whose problems are shown as sentences."""
-
-        @functools.wraps(handler)
-        def guarded(*inputs: Any) -> list[Any]:
-            try:
-                return handler(*inputs)
-            except RequestError as error:
-                text = str(error)
-            except Exception:
-                logger.exception("The page could not answer a request")
-                text = "Something went wrong here; the terminal of the page says what."
-            return self.keep(f'<p class="problem" role="alert">{html.escape(text)}</p>')
-
-        return guarded
-
-
 def build_page(models: PageModels, limits: Limits, folder: Path, note: str = "") -> Any:
     """Build the page.
 
     Args:
         models: that label the pictures.
         limits: of a request.
-        folder: existing, for examples and results.
+        folder: existing, for the examples.
         note: a sentence about the model, in Markdown.
 
     Returns:
@@ -154,7 +47,7 @@ def build_page(models: PageModels, limits: Limits, folder: Path, note: str = "")
         ImportError: Gradio is not installed.
     """
     gradio = import_optional("gradio", "web")
-    page = _Page(models, limits, folder)
+    actions = PageActions(models, limits)
     with gradio.Blocks(
         title="PixelCLIP",
         analytics_enabled=False,
@@ -166,10 +59,11 @@ def build_page(models: PageModels, limits: Limits, folder: Path, note: str = "")
                 picture, words, start, compare = _add_request(gradio, limits, models.has_plain)
             with gradio.Column(scale=3, min_width=320):
                 shown, opacity = _add_result(gradio)
+                _add_downloads(gradio, actions, shown)
         inputs = [picture, words, compare, opacity]
         with left:
-            _add_examples(gradio, page, folder, inputs, shown)
-        _connect(gradio, page, shown, inputs, start)
+            _add_examples(gradio, actions, folder, inputs, shown)
+        _connect(gradio, actions, shown, inputs, start)
     return blocks.queue(max_size=_WAITING_REQUESTS)
 
 
@@ -206,7 +100,7 @@ def _add_request(gradio: Any, limits: Limits, has_plain: bool) -> tuple[Any, Any
     return picture, words, start, compare
 
 
-def _add_result(gradio: Any) -> tuple[_Components, Any]:
+def _add_result(gradio: Any) -> tuple[ShownComponents, Any]:
     message = gradio.HTML(elem_id="message")
     viewer = gradio.HTML(
         '<p class="note">Drop a picture, type words, and press “Segment”; '
@@ -237,19 +131,25 @@ def _add_result(gradio: Any) -> tuple[_Components, Any]:
             buttons=[],
             elem_id="opacity",
         )
-    with gradio.Row():
-        overlay_file = gradio.DownloadButton(
-            "Download overlay", interactive=False, elem_id="download-overlay"
-        )
-        label_file = gradio.DownloadButton(
-            "Download labels", interactive=False, elem_id="download-labels"
-        )
     state = gradio.State(None, time_to_live=_KEEP_SECONDS)
-    return _Components(state, message, viewer, threshold, overlay_file, label_file), opacity
+    return ShownComponents(message, state, viewer, threshold), opacity
+
+
+def _add_downloads(gradio: Any, actions: PageActions, shown: ShownComponents) -> None:
+    file = gradio.HTML(html_template="", js_on_load=DOWNLOAD_SCRIPT, visible="hidden")
+    outputs = [shown.message, file]
+    with gradio.Row():
+        for kind in ("overlay", "labels"):
+            gradio.Button(f"Download {kind}", elem_id=f"download-{kind}").click(
+                actions.guarded(partial(actions.download, kind=kind), len(outputs)),
+                [shown.state],
+                outputs,
+                api_visibility="private",
+            )
 
 
 def _add_examples(
-    gradio: Any, page: _Page, folder: Path, inputs: Sequence[Any], shown: _Components
+    gradio: Any, actions: PageActions, folder: Path, inputs: Sequence[Any], shown: ShownComponents
 ) -> None:
     gradio.Examples(
         [list(example) for example in write_examples(folder)],
@@ -258,7 +158,7 @@ def _add_examples(
         cache_examples=False,
         elem_id="examples",
     ).load_input_event.then(
-        page.guarded(page.segment),
+        actions.guarded(actions.segment),
         list(inputs),
         list(shown),
         show_progress_on=shown.viewer,
@@ -267,22 +167,24 @@ def _add_examples(
 
 
 def _connect(
-    gradio: Any, page: _Page, shown: _Components, inputs: Sequence[Any], start: Any
+    gradio: Any, actions: PageActions, shown: ShownComponents, inputs: Sequence[Any], start: Any
 ) -> None:
     compare, opacity = inputs[2:]
 
     def toggle(segmentation: Segmentation | None, event: gradio.EventData) -> list[Any]:
-        return page.guarded(page.toggle)(segmentation, event.hidden)
+        return actions.guarded(actions.toggle)(segmentation, event.hidden)
 
     options = {"outputs": list(shown), "api_visibility": "private"}
     working = {**options, "show_progress_on": shown.viewer}
     quick = {**options, "show_progress": "hidden", "trigger_mode": "always_last"}
-    segment = page.guarded(page.segment)
+    segment = actions.guarded(actions.segment)
     gradio.on([start.click, inputs[1].submit], segment, list(inputs), **working)
-    compare.input(page.guarded(page.compare), [shown.state, compare], **working)
+    compare.input(actions.guarded(actions.compare), [shown.state, compare], **working)
     shown.viewer.toggle(toggle, [shown.state], **quick)
     for slider in (shown.threshold, opacity):
-        slider.input(page.guarded(page.adjust), [shown.state, shown.threshold, opacity], **quick)
+        slider.input(
+            actions.guarded(actions.adjust), [shown.state, shown.threshold, opacity], **quick
+        )
 
 
 @contextmanager
@@ -322,7 +224,7 @@ def serve(
             show_error=True,
             ssr_mode=False,
             footer_links=[],
-            allowed_paths=[folder],
+            state_session_capacity=_VISITORS_KEPT,
             max_file_size=int(limits.upload_megabytes * 1e6),
             theme=gradio.themes.Default(font=fonts, font_mono=["monospace"]),
             css=_PAGE_STYLE,

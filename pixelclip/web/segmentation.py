@@ -1,18 +1,16 @@
 """A segmented picture that can be looked at in different ways without the model."""
 
+import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.label_overlay import LegendEntry, add_legend, overlay_labels
 from pixelclip.prediction import Prediction
 from pixelclip.visualization import Picture, class_colours
@@ -107,31 +105,25 @@ class Segmentation:
         counts = np.bincount(labels, minlength=len(self.names))
         return counts / label_map.labels.size
 
-    def save(self, folder: str | os.PathLike[str], stem: str) -> tuple[str, str]:
-        """Write PixelCLIP's result as it is shown, as files to keep.
-
-        Args:
-            folder: of the files.
-            stem: beginning of their names.
-
-        Returns:
-            Paths of ``STEM_overlay.png``, with a legend, and of ``STEM_labels.png``: 8 bits with a
-            palette, the indices of ``names``, which stand as JSON in its text "class_names", and
-            ``VOID_LABEL`` where no class is shown.
-        """
+    def encode_overlay(self) -> bytes:
+        """PixelCLIP's result as it is shown, with a legend, as a PNG file's content."""
         labels = self.shown_labels(self.main)
-        overlay = Image.fromarray(add_legend(self.draw(self.main), self._legend(labels)))
-        label_picture = Image.fromarray(labels)
+        picture = add_legend(self.draw(self.main), self._legend(labels))
+        return _encode_png(Image.fromarray(picture))
+
+    def encode_labels(self) -> bytes:
+        """PixelCLIP's labels as they are shown, as a PNG file's content.
+
+        8 bits with a palette: the indices of ``names``, which stand as JSON in the file's text
+        "class_names", and ``VOID_LABEL`` where no class is shown.
+        """
+        image = Image.fromarray(self.shown_labels(self.main))
         palette = np.full((256, 3), 255, np.uint8)
         palette[: len(self.names)] = self.colours
-        label_picture.putpalette(palette.tobytes())
+        image.putpalette(palette.tobytes())
         names = PngInfo()
         names.add_text("class_names", json.dumps(self.names))
-        paths = (Path(folder, f"{stem}_overlay.png"), Path(folder, f"{stem}_labels.png"))
-        for path, image, info in zip(paths, (overlay, label_picture), (None, names), strict=True):
-            with atomic_writer(path) as file:
-                image.save(file, "PNG", pnginfo=info)
-        return str(paths[0]), str(paths[1])
+        return _encode_png(image, names)
 
     def _legend(self, labels: NDArray[np.uint8]) -> Sequence[LegendEntry]:
         counts = np.bincount(labels.ravel(), minlength=len(self.names))[: len(self.names)]
@@ -142,3 +134,9 @@ class Segmentation:
                 text = f"{self.names[index]} {counts[index] / labels.size:.1%}"
                 entries.append(LegendEntry(text, (red, green, blue)))
         return entries
+
+
+def _encode_png(image: Image.Image, texts: PngInfo | None = None) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=texts)
+    return buffer.getvalue()

@@ -7,6 +7,7 @@ green and blue are the high and the low byte of the cosine, from -1 (0) to 1 (65
 import base64
 import html
 import io
+import itertools
 import json
 
 import numpy as np
@@ -22,7 +23,7 @@ TEMPLATE = '<div class="result">${value}</div><div class="tip" hidden></div>'
 
 STYLE = """\
 .result { display: flex; flex-wrap: wrap; gap: 1rem; }
-.result figure { flex: 1 1 18rem; margin: 0; }
+.result figure { flex: 1 1 14rem; margin: 0; }
 .result figcaption { font-weight: 600; padding-bottom: .25rem; }
 .stage img.shown { width: 100%; display: block; border-radius: 6px; cursor: crosshair; }
 .stage img.pixels { display: none; }
@@ -85,6 +86,28 @@ watch('value', () => {
   if (switched !== null) element.querySelector(`[data-class="${switched}"]`)?.focus();
 });
 """
+
+# Saves what it is given in the browser's folder of downloads; nothing of it is shown.
+DOWNLOAD_SCRIPT = """\
+watch('value', () => {
+  const file = JSON.parse(props.value);
+  const bytes = Uint8Array.from(atob(file.content), (letter) => letter.charCodeAt(0));
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([bytes], {type: 'image/png'}));
+  link.download = file.name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+});
+"""
+
+
+def pack_download(name: str, content: bytes) -> str:
+    """A PNG file for ``DOWNLOAD_SCRIPT``; never twice the same, or a second download would fail."""
+    encoded = base64.b64encode(content).decode()
+    return json.dumps({"name": name, "content": encoded, "number": next(_download_numbers)})
+
+
+_download_numbers = itertools.count()
 
 
 def show_segmentation(segmentation: Segmentation) -> str:

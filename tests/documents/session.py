@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.documents.code_blocks import DATA, PYTHON, SHELL, TEXT, CodeBlock
 from tests.documents.small_world import SmallWorld
 
-TIMEOUT = 300.0
+TIMEOUT = 600.0
 
 # What a Python block may begin with, by name. The documents say where the reader has it from.
 GIVEN = {

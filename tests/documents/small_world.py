@@ -9,6 +9,7 @@ What is small or other there, for every block:
   copy);
 - photo.jpg, the folder photographs, rooms/ and CamVid below the benchmarks are drawn, and model.pth
   is a checkpoint with random weights;
+- /data/models/stable_diffusion is a tiny pipeline whose text encoder is that of model.pth;
 - .venv is the running environment, which pip may not change; there is no GPU and no network, and
   SLURM's two commands do what they do on a single machine;
 - ADDRESS_OF_MACHINE_0 is this machine, and port 29500 a free one.
@@ -93,8 +94,20 @@ class SmallWorld:
 
     def fit(self, code: str) -> str:
         """Put this world's folder, machine and port in the place of a document's."""
+        if "/data/models/stable_diffusion" in code:
+            self._write_diffusion_model()
         code = code.replace("/data/", f"{self.root}/data/")
         return code.replace("ADDRESS_OF_MACHINE_0", "127.0.0.1").replace("29500", self._port)
+
+    def _write_diffusion_model(self) -> None:
+        """Write it when it is asked for: diffusers takes seconds to import."""
+        from tests.documents.tiny_diffusion import save_tiny_diffusion_model
+
+        folder = self.root / "data" / "models" / "stable_diffusion"
+        if not folder.exists():
+            model = _build_model(self.root)
+            PixelCLIPCheckpointer(model).load(str(self.root / "model.pth"))
+            save_tiny_diffusion_model(model, folder)
 
 
 def build_small_world(repository: Path, root: Path, labels_prepared: bool) -> SmallWorld:
@@ -235,13 +248,16 @@ def _write_shard(photographs: Path, tar: Path) -> None:
 
 def _write_weights(root: Path) -> None:
     """Write model.pth, and the tiny CLIP's weights under the names that the documents use."""
-    cfg = load_config(str(root / "configs" / "pixelclip_vitb16.yaml"), ["MODEL.DEVICE", "cpu"])
     torch.manual_seed(0)
-    model = PixelCLIP(cfg)
-    PixelCLIPCheckpointer(model, str(root)).save("model")
+    PixelCLIPCheckpointer(_build_model(root), str(root)).save("model")
     folder = root / "data" / "clip"
     clip = load_clip(str(folder / "tiny_vit.json"), "")
     save_file(clip.state_dict(), folder / "ViT-B-16-openai.safetensors")
+
+
+def _build_model(root: Path) -> PixelCLIP:
+    overrides = ["MODEL.DEVICE", "cpu"]
+    return PixelCLIP(load_config(str(root / "configs" / "pixelclip_vitb16.yaml"), overrides))
 
 
 def _find_free_port() -> int:

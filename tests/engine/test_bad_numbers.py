@@ -104,6 +104,7 @@ def test_a_good_step_replays_to_the_very_same_loss(train_config, monkeypatch):
     assert (replay.first_bad_module, replay.bad_gradients) == ("", [])
 
 
+@pytest.mark.slow
 @of_the_vit
 def test_the_command_repeats_a_step(train_config):
     _, kept = stop(train_config, Spoil("mask_decoder.proj.bias", math.nan, 0))

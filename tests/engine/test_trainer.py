@@ -136,6 +136,8 @@ def test_dino_masks_train_on_plain_photographs(train_config):
         ([*DINO_MASKS, "MODEL.PIXELCLIP.DINO.NUM_MASKS", 0], "NUM_MASKS is 0"),
         ([*DINO_MASKS, "MODEL.PIXELCLIP.DINO.MODEL", "dino"], "no model 'dino'"),
         ([*DINO_MASKS, "MODEL.PIXELCLIP.DINO.WEIGHTS", "gone.pth"], "'gone.pth' are no file"),
+        (["SOLVER.STEP_TIME_LIMIT", 0.0], "STEP_TIME_LIMIT is 0"),
+        (["SOLVER.CHECKPOINTS_KEPT", -1], "CHECKPOINTS_KEPT is -1"),
         (["DATALOADER.MAX_BROKEN_SHARE", 1.5], "MAX_BROKEN_SHARE is 1.5"),
         (["SOLVER.MAX_ITER", 0], "MAX_ITER is 0"),
         (["SOLVER.BASE_LR", 5e-5], "BASE_LR_END, 0.0001, is above"),

@@ -94,7 +94,12 @@ def test_finished_photographs_are_left_alone(images, tmp_path, monkeypatch):
     (tmp_path / "out" / "photographs" / "b.json").write_text('{"annotations": [')
     (tmp_path / "out" / "photographs" / "c.jpg").unlink()
     built = []
-    monkeypatch.setattr(GeneratorChoice, "build", lambda *_: built.append(1) or SuperpixelGenerator())
+
+    def build(*_):
+        built.append(1)
+        return SuperpixelGenerator()
+
+    monkeypatch.setattr(GeneratorChoice, "build", build)
     assert run(images, tmp_path / "out").finished_before == 1
     assert contents(tmp_path / "out" / "photographs") == before
     assert run(images, tmp_path / "out").finished_before == 4
@@ -161,7 +166,8 @@ def test_several_workers_write_the_same(images, tmp_path):
 def start_tool(images, output, *extra_code):
     """Run the tool in a process of its own, after some code."""
     arguments = ["--images", str(images), "--output", str(output), "--num-workers", "1"]
-    code = "\n".join([*extra_code, "import generate_masks, sys", f"sys.exit(generate_masks.main({arguments}))"])
+    run_it = f"import generate_masks, sys\nsys.exit(generate_masks.main({arguments}))"
+    code = "\n".join([*extra_code, run_it])
     path = os.pathsep.join([str(ROOT), str(ROOT / "tools")])
     return subprocess.Popen(
         [sys.executable, "-c", code],
@@ -171,10 +177,8 @@ def start_tool(images, output, *extra_code):
     )
 
 
-KILL_IN_THE_SECOND_JSON = """
+KILL_IN_THE_THIRD_JSON = """
 import os, signal
-from pixelclip import atomic_write
-from pixelclip.data import sa1b_writing
 replaced = []
 replace = os.replace
 def replace_or_die(source, target):
@@ -187,7 +191,7 @@ os.replace = replace_or_die
 
 
 def test_a_killed_run_leaves_whole_files_and_goes_on(images, tmp_path):
-    killed = start_tool(images, tmp_path / "out", KILL_IN_THE_SECOND_JSON)
+    killed = start_tool(images, tmp_path / "out", KILL_IN_THE_THIRD_JSON)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     copies = tmp_path / "out" / "photographs"

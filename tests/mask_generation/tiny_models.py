@@ -89,9 +89,7 @@ def _processor() -> transformers.SamImageProcessor:
 
 
 @torch.no_grad()
-def _save(
-    model: torch.nn.Module, processor: object, folder: Path, iou_bias: float = 0.95
-) -> str:
+def _save(model: torch.nn.Module, processor: object, folder: Path, iou_bias: float = 0.95) -> str:
     """Random weights whose masks have steep borders and are believed in, so that some are kept."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():

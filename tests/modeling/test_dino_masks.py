@@ -2,7 +2,11 @@ import pytest
 import torch
 
 from pixelclip.modeling.dino_features import DinoFeatures
-from pixelclip.modeling.dino_masks import DinoMasks, cluster_dino_features
+from pixelclip.modeling.dino_masks import (
+    DinoMasks,
+    cluster_dino_features,
+    cluster_dino_features_of_images,
+)
 from pixelclip.modeling.kmeans import kmeans
 
 
@@ -47,10 +51,10 @@ CPU = torch.device("cpu")
 
 def test_masks_of_a_training_image_end_where_it_is_visible(dino, image):
     source = DinoMasks("test_vit", "", 5, (48, 64))
-    everywhere = source({"image": image}, CPU)
+    (everywhere,) = source([{"image": image}], CPU)
     assert torch.equal(everywhere, cluster_dino_features(dino, image, 5, 0, (48, 64)))
     visible = torch.rand(48, 64) > 0.3
-    masks = source({"image": image, "visible": visible, "mask_seed": 9}, CPU)
+    (masks,) = source([{"image": image, "visible": visible, "mask_seed": 9}], CPU)
     whole = cluster_dino_features(dino, image, 5, 9, (48, 64))
     assert torch.equal(masks.any(dim=0), visible)
     assert torch.equal(masks, whole & visible)
@@ -60,7 +64,7 @@ def test_random_weights_are_the_same_in_every_process(image):
     masks = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        masks.append(DinoMasks("test_vit", "", 5, (32, 32))({"image": image}, CPU))
+        masks += DinoMasks("test_vit", "", 5, (32, 32))([{"image": image}], CPU)
         assert torch.initial_seed() == seed
     assert torch.equal(*masks)
 
@@ -69,3 +73,11 @@ def test_dino_is_built_when_it_is_needed():
     source = DinoMasks("no_such_model", "", 5, (32, 32))
     with pytest.raises(ValueError, match="no_such_model"):
         source.load()
+
+
+def test_images_of_several_sizes_in_one_batch_are_as_alone(dino, image):
+    images = [image, image[:, :48], image.flip(1), image[:, 48:]]
+    together = cluster_dino_features_of_images(dino, images, 4, [1, 2, 3, 4], (24, 24))
+    for masks, one, seed in zip(together, images, [1, 2, 3, 4], strict=True):
+        assert torch.equal(masks, cluster_dino_features(dino, one, 4, seed, (24, 24)))
+    assert cluster_dino_features_of_images(dino, [], 4, [], (24, 24)) == []

@@ -72,12 +72,8 @@ def test_labels_are_those_of_the_merged_scores(mode):
 def test_without_any_mask_nothing_changes():
     views, scores = make_scored(InferenceMode())
     empty = SmoothingMasks(torch.zeros(0, 8, 8, dtype=torch.bool), torch.full((24, 36), -1))
-    assert torch.equal(
-        merge_views(views, scores, SIZE, empty), merge_views(views, scores, SIZE)
-    )
-    assert torch.equal(
-        label_views(views, scores, SIZE, empty), label_views(views, scores, SIZE)
-    )
+    assert torch.equal(merge_views(views, scores, SIZE, empty), merge_views(views, scores, SIZE))
+    assert torch.equal(label_views(views, scores, SIZE, empty), label_views(views, scores, SIZE))
 
 
 def test_masks_and_owners_of_other_sizes_than_the_output():

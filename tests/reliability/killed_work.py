@@ -29,11 +29,11 @@ CONTEXT.set_forkserver_preload([small_training.__name__, __name__])
 
 
 class Training:
-    """Sixteen iterations, a checkpoint every second one, the data loaded by another process."""
+    """Twelve iterations, a checkpoint every second one, the data loaded by another process."""
 
     kills = 8
     at_writing = False
-    overrides = ("SOLVER.MAX_ITER", 16, "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 1)
+    overrides = ("SOLVER.MAX_ITER", 12, "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 1)
 
     def prepare(self, folder):
         small_training.prepare(folder)
@@ -53,7 +53,7 @@ class Training:
 
     def check_same(self, folder, output, expected):
         logs = [(where / "iterations.jsonl").read_text() for where in (output, expected)]
-        assert logs[0] == logs[1] and logs[0].count("\n") == 16
+        assert logs[0] == logs[1] and logs[0].count("\n") == 12
         last = [torch.load(where / "model_final.pth") for where in (output, expected)]
         assert {"model", "trainer", "data_loader", "iteration"} <= set(last[0])
         assert_same(*last)
@@ -64,7 +64,7 @@ class CheckpointWriting(Training):
 
     kills = 6
     at_writing = True
-    overrides = ("SOLVER.MAX_ITER", 16, "SOLVER.CHECKPOINT_PERIOD", 1)
+    overrides = ("SOLVER.MAX_ITER", 12, "SOLVER.CHECKPOINT_PERIOD", 1)
 
 
 def assert_same(one, other, where="checkpoint"):

@@ -61,6 +61,9 @@ def bomb(pixels):
     return buffer.getvalue()
 
 
+BOMB = bomb(200e6)
+
+
 def png_of_claimed_size(width, height):
     """A PNG whose header claims a size that its data do not have."""
     buffer = io.BytesIO()
@@ -78,7 +81,7 @@ BAD_RECORDS = {
     "HTML as .jpg": (b"<!DOCTYPE html><html><body>404</body></html>", JSON, "image"),
     "image of zero bytes": (b"", JSON, "image"),
     "image of zeros": (bytes(5000), JSON, "image"),
-    "bomb of 200 megapixels": (bomb(200e6), JSON, "image"),
+    "bomb of 200 megapixels": (BOMB, JSON, "image"),
     "PNG that claims 10^9 x 10^9 pixels": (png_of_claimed_size(10**9, 10**9), JSON, "image"),
     "PNG that claims no pixels": (png_of_claimed_size(0, 0), JSON, "image"),
     "strip of one pixel's height": (
@@ -261,7 +264,7 @@ def test_set(tmp_path):
         (lambda f: write_labels(f, np.full((30, 40), 7, np.uint8)), r"0\.png has the labels \[7\]"),
         (lambda f: (f / "0.png").write_bytes(b""), r"0\.png cannot be read as a label map"),
         (lambda f: (f / "0.png").write_bytes(b"<html>"), r"0\.png cannot be read as a label map"),
-        (lambda f: (f / "0.png").write_bytes(bomb(200e6)), r"0\.png cannot be read.*bomb"),
+        (lambda f: (f / "0.png").write_bytes(BOMB), r"0\.png cannot be read.*bomb"),
         (lambda f: (f / "0.png").unlink(), r"0\.png cannot be read as a label map"),
     ],
     ids=["size", "channels", "values", "empty", "html", "bomb", "missing"],
@@ -279,7 +282,7 @@ def test_a_bad_label_is_named_by_the_evaluation(test_set, damage, problem):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"<html>", IMAGE[:900], bomb(200e6)],
+    [b"", b"<html>", IMAGE[:900], BOMB],
     ids=["empty", "html", "truncated", "bomb"],
 )
 def test_a_bad_test_picture_is_named_by_the_evaluation(train_config, content):

@@ -298,6 +298,18 @@ def test_a_missed_checkpoint_is_made_up_for(tiny_model, tmp_path, monkeypatch, c
     assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 2  # at 1000 and 1100
 
 
+def test_only_the_latest_checkpoints_are_kept_where_asked(tiny_model, tmp_path):
+    (tmp_path / "model_0000001.pth").touch()  # of the run that this one continues
+    for name in ("model_final.pth", "my_model_0000001.pth"):
+        (tmp_path / name).touch()
+    hook = PatientCheckpointer(PixelCLIPCheckpointer(tiny_model, str(tmp_path)), 1, num_kept=2)
+    for iteration in range(2, 5):
+        hook.step(iteration)
+    kept = {"model_0000003.pth", "model_0000004.pth", "model_final.pth", "my_model_0000001.pth"}
+    assert {path.name for path in tmp_path.glob("*.pth")} == kept
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000004.pth"
+
+
 def test_the_log_of_iterations_keeps_its_lines_until_there_is_room(disk):
     hook = IterationLog(str(disk), 0.1)
     with EventStorage() as storage:

@@ -215,10 +215,10 @@ def test_problems_are_sentences_and_pass(visit, scene, tmp_path):
     visit.upload_and_see(scene)
     visit.segment(", ".join(f"class {index}" for index in range(21)))
     visit.wait(lambda: visit.problem() == "These are 21 classes; at most 20 are possible.")
-    visit.segment("<b>${x}</b>, sky")
+    visit.segment("<b>${x}{{y}}, sky")
     visit.overlay()
     assert not visit.all("#message .problem")
-    assert {"<b>${x}</b>", "sky"} == {
+    assert {"<b>${x}{{y}}", "sky"} == {
         label.text.rsplit(maxsplit=1)[0] for label in visit.all("#viewer .legend label")
     }
 
