@@ -136,7 +136,8 @@ class _PhotographWriter:
         try:
             pixels = read_rgb_image(photograph.source)
         except ImageReadError as error:
-            return Outcome(problem=str(error))
+            # A file name may have bytes that are no text, which could not be printed.
+            return Outcome(problem=str(error).encode(errors="backslashreplace").decode())
         if self._generator is None:  # a run that finds everything finished needs none
             self._generator = self._choice.build(self._device)
         height, width = pixels.shape[:2]

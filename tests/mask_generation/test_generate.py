@@ -130,6 +130,15 @@ def test_broken_photographs_are_skipped_counted_and_named(images, tmp_path):
     assert len(list((tmp_path / "out" / "photographs").iterdir())) == 7
 
 
+def test_file_names_need_not_be_text(images, tmp_path):
+    name = os.fsdecode(b"\xff.jpg")
+    (images / name).write_bytes((images / "b.jpg").read_bytes())
+    (images / os.fsdecode(b"\xfe.jpg")).touch()
+    summary = run(images, tmp_path / "out")
+    assert (tmp_path / "out" / "photographs" / name).exists()
+    assert "\\udcfe.jpg" in str(summary).encode().decode()
+
+
 def test_links_lead_to_the_photographs(images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):

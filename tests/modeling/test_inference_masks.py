@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelclip import PixelCLIP
+from pixelclip import PixelCLIP, Predictor
 from pixelclip.data.sa1b_writing import FoundMask
 from pixelclip.mask_generation.generators import DEFAULT_MODELS, GeneratorChoice
 from pixelclip.mask_generation.superpixels import SuperpixelGenerator
@@ -51,6 +51,15 @@ def test_labels_follow_the_masks_in_every_way_to_ask(tiny_config, picture):
     _, true = draw_regions(96, 128)
     box = labels[torch.from_numpy(true[3])]
     assert (box == box.mode().values).float().mean() > 0.95, "one mask, one class"
+
+
+def test_the_predictor_has_them_too(tiny_config, picture):
+    model = build(tiny_config)
+    prediction = Predictor(model, min_size=0)(picture, list(model.class_names))
+    expected = model.segment_labels([{"image": picture}])[0]
+    assert torch.equal(torch.as_tensor(prediction.labels), expected.long())
+    plain = Predictor(build(tiny_config, "none"), min_size=0)(picture, list(model.class_names))
+    assert not torch.equal(torch.as_tensor(plain.labels), expected.long())
 
 
 def test_without_masks_nothing_is_generated(tiny_config, picture, monkeypatch):
