@@ -16,6 +16,7 @@ from pixelclip.label_overlay import overlay_labels
 from pixelclip.visualization import Picture, class_colours, draw_picture_grid
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patheffects import AbstractPathEffect
 
@@ -124,6 +125,17 @@ def draw_prompt_map(
 
     figure = Figure(figsize=(9, 8.5), layout="constrained")
     axes = figure.subplots()
+    _scatter(axes, prompts, names)
+    _write_words(axes, prompts, names, class_names)
+    axes.margins(0.08)
+    axes.set(xticks=[], yticks=[])
+    axes.legend(loc="best", fontsize=8)
+    if caption:
+        figure.supxlabel(caption, fontsize=8, color="0.35")
+    return figure
+
+
+def _scatter(axes: Axes, prompts: NDArray[np.floating], names: NDArray[np.floating]) -> None:
     axes.scatter(names[:, 0], names[:, 1], s=12, marker="s", color="0.45", label="class names")
     axes.scatter(
         prompts[:, 0],
@@ -134,6 +146,14 @@ def draw_prompt_map(
         linewidths=0.5,
         label="class prompts",
     )
+
+
+def _write_words(
+    axes: Axes,
+    prompts: NDArray[np.floating],
+    names: NDArray[np.floating],
+    class_names: Sequence[str],
+) -> None:
     dark, light = _outline("black"), _outline("white")
     for index, (x, y) in enumerate(prompts):
         axes.text(
@@ -152,12 +172,6 @@ def draw_prompt_map(
             color="0.15",
             path_effects=light,
         )
-    axes.margins(0.08)
-    axes.set(xticks=[], yticks=[])
-    axes.legend(loc="best", fontsize=8)
-    if caption:
-        figure.supxlabel(caption, fontsize=8, color="0.35")
-    return figure
 
 
 def _away_from_nearest(

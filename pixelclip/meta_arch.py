@@ -108,6 +108,10 @@ class PixelCLIP(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
     _text_classifier: Tensor | None
+    # Until a vocabulary is set.
+    class_names: tuple[str, ...] = ()
+    _background_index: int | None = None
+    _segments_clusters = False
 
     @configurable
     def __init__(
@@ -159,11 +163,8 @@ class PixelCLIP(nn.Module):
         self.default_dataset = default_dataset
         self.dino_masks = dino_masks
         self.inference_masks = inference_masks
-        self.class_names: tuple[str, ...] = ()
         self._templates = test_templates
         self._background = background
-        self._background_index: int | None = None
-        self._segments_clusters = False
         self.register_buffer("_text_classifier", None, persistent=False)
         # By names and templates; the latest one used stands last.
         self._text_classifiers: dict[tuple[tuple[str, ...], str], Tensor] = {}
