@@ -106,6 +106,10 @@ class ProcessWatch:
         finally:
             self._stop.set()
             self._done.set()
+            # A thread that is still there when Python ends may abort the process.
+            self._guard.join()
+            self._thread.join(3 * self._interval)
+            del self._store
 
     def _blame(self, error: Exception) -> None:
         """Tell the others of an own error; raise where the error comes from another process."""

@@ -47,6 +47,8 @@ def make_config(folder: Path, output: Path, overrides: tuple = ()) -> CfgNode:
 
 def train(cfg: CfgNode, hooks: tuple = ()) -> Trainer:
     """Train from the last checkpoint, or from the start."""
+    # As in any training on Linux; a server's child would start a server of its own for its loader.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     torch.manual_seed(cfg.SEED)
     trainer = Trainer(cfg)

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,12 @@ def start(kind, folder, output):
     process = CONTEXT.Process(target=work, args=(kind, folder, output, folder / "report.txt"))
     process.start()
     return process
+
+
+def running(report):
+    """Processes that print to the report."""
+    outputs = Path("/proc").glob("[0-9]*/fd/1")
+    return [path for path in outputs if os.path.realpath(path) == str(report)]
 
 
 @pytest.mark.slow
@@ -81,5 +88,9 @@ def test_nothing_is_lost_to_kills_at_random_moments(kind, tmp_path):
     kind().check_same(tmp_path, output, tmp_path / "whole")
     assert not list(output.rglob(".*.tmp")), "what the killed ones left behind is removed"
     assert written_half or not kind.at_writing, "no kill has hit a checkpoint"
+    deadline = time.monotonic() + 60
+    while running(tmp_path / "report.txt"):
+        assert time.monotonic() < deadline, "loading processes outlive the killed ones"
+        time.sleep(0.5)
     print(f"{kind.__name__}: {kind.kills * ROUNDS} kills, {finished + 1} whole runs, all the same")
     print(f"{written_half} checkpoints were half-written when their process was killed")
