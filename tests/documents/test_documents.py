@@ -24,7 +24,7 @@ ALL_PAGES = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY))
 )
 
-FILE = re.compile(r"(?<![\w/.$-])(?:configs|tools|datasets|docs|pixelclip|tests)/[\w./-]*\w")
+FILE = re.compile(r"(?<![\w/.$=-])(?:configs|tools|datasets|docs|pixelclip|tests)/[\w./-]*\w")
 CONFIG_KEY = re.compile(r"\b(?:MODEL|SOLVER|INPUT|DATASETS|DATALOADER|TEST)(?:\.[A-Z0-9_]+)+\b")
 MODULE = re.compile(r"(?<![\w/.])pixelclip(?:\.\w+)+")
 TARGET = re.compile(r"\bmake ([a-z][a-z-]*)")
