@@ -51,13 +51,17 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
 def _run_under_torchrun(
     main: Callable[[argparse.Namespace], object], args: argparse.Namespace
 ) -> None:
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if restarts:
         args.resume = True
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "nccl"
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group(backend)
+    store, rank, world_size = next(torch.distributed.rendezvous("env://"))
+    # torchrun's agent keeps the store over a restart, with the addresses of the ended processes.
+    store = torch.distributed.PrefixStore(f"restart_{restarts}", store)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     try:
         create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
         main(args)

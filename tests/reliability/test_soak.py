@@ -36,11 +36,15 @@ class Measure(HookBase):
             "memory / MiB": int(fields["VmRSS"].split()[0]) / 1024,
             "open files": len(os.listdir("/proc/self/fd")),
             "threads": int(fields["Threads"]),
-            "disk / MiB": sum(p.stat().st_size for p in self.output.rglob("*") if p.is_file())
-            / 2**20,
+            "disk / MiB": self.size_on_disk() / 2**20,
         }
         with open(self.path, "a") as file:
             file.write(json.dumps(line) + "\n")
+
+    def size_on_disk(self):
+        """Without the final checkpoint, which comes once, in the last iteration."""
+        files = (path for path in self.output.rglob("*") if path.is_file())
+        return sum(path.stat().st_size for path in files if path.name != "model_final.pth")
 
 
 def work(folder):
