@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # In the order of a step. The last one holds evaluations, which may take any time.
 STAGES = ("loading data", "computing", "between steps")
+_POLLING_SECONDS = 0.1
 _COMMUNICATION = re.compile(r"gloo|nccl|connection|broken pipe|timed out|socket|TCPStore", re.I)
 
 
@@ -117,8 +118,7 @@ class ProcessWatch:
             with suppress(RuntimeError):
                 self._tell(failure=f"{type(error).__name__}: {error}")
             if self._rank == 0 and "TORCHELASTIC_RUN_ID" not in os.environ:
-                # The store ends with this process: the others are to read it before.
-                time.sleep(5 * self._interval)
+                self._let_others_read()
             return
         others = self._find_failed()
         raise RuntimeError(
@@ -126,6 +126,19 @@ class ProcessWatch:
             f"{others or 'no other process says why, perhaps the network failed'}. Start again "
             "with --resume; the training goes on from its last checkpoint."
         ) from error
+
+    def _let_others_read(self) -> None:
+        """The store ends with this process: the others are to read it before.
+
+        Those that have failed themselves, as all do of a bad loss, need not.
+        """
+        end = time.monotonic() + 5 * self._interval
+        with suppress(RuntimeError):
+            while time.monotonic() < end:
+                states = self._read()
+                if all(states[rank].failure for rank in range(1, self._number)):
+                    return
+                time.sleep(_POLLING_SECONDS)
 
     def _find_failed(self) -> str:
         """Who has failed or fallen silent, after waiting for a few signs of life."""

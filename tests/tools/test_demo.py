@@ -6,6 +6,7 @@ from pathlib import Path
 import demo
 import pytest
 
+from pixelclip.config_files import find_config
 from pixelclip.toy.demo_report import next_commands
 
 
@@ -54,4 +55,4 @@ def test_errors_are_one_line(monkeypatch, capsys, error, code, message):
 
 
 def test_the_default_config_is_there():
-    assert demo.CONFIG.is_file()
+    assert Path(find_config(demo.CONFIG)).is_file()

@@ -161,7 +161,7 @@ def test_a_bad_description_is_refused_by_name(tmp_path: Path, text: str, message
 
 
 def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml' does not exist"):
         register_sem_seg_folders([tmp_path / "nowhere.yaml"])
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     (tmp_path / "own.yaml").write_text("name: a\nimages: b\nlabels: c\nclasses: names.json\n")
