@@ -70,7 +70,7 @@ def draw(lines, path):
     for axis, name in zip(axes, names, strict=True):
         axis.plot([line["iteration"] for line in lines], [line[name] for line in lines])
         axis.set_ylabel(name)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.15 * max(line[name] for line in lines))
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("iteration")
     figure.tight_layout()
