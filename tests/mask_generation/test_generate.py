@@ -165,6 +165,7 @@ def test_photographs_without_masks_are_counted(images, tmp_path, monkeypatch):
     assert run(images, tmp_path / "out").finished_before == 4
 
 
+@pytest.mark.slow
 def test_several_workers_write_the_same(images, tmp_path):
     run(images, tmp_path / "one")
     run(images, tmp_path / "two", num_workers=2)

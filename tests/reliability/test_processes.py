@@ -131,7 +131,7 @@ def run_two(folder, fault, afflicted=1):
 @pytest.mark.parametrize(
     ("fault", "afflicted", "expected"),
     [
-        ("dies", 1, "rank 1 died in iteration"),
+        pytest.param("dies", 1, "rank 1 died in iteration", marks=pytest.mark.slow),
         ("fails", 1, r"rank 1 failed in iteration \d+, .*ValueError: the mapper has a bug"),
         ("has no data", 1, r"rank 1 failed with FileNotFoundError: .* no image with masks"),
         ("has another batch size", 1, r"SOLVER\.IMS_PER_BATCH: rank 0: 2, rank 1: 4"),
