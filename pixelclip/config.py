@@ -45,7 +45,7 @@ def _add_solver_config(node: CfgNode) -> None:
     # How many checkpoints to keep beside the final one, the latest ones; 0 for all.
     node.CHECKPOINTS_KEPT = 0
     # Seconds that one of several processes may take for a step's data or computation, or be silent
-    # at any time, before the others end with an error that names it.
+    # at any time, before the others end with an error that names it; below six hours.
     node.STEP_TIME_LIMIT = 1800.0
     # Number format with SOLVER.AMP.ENABLED: "bfloat16", or on GPUs "float16" with scaled gradients.
     node.AMP.PRECISION = "bfloat16"

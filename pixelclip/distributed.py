@@ -1,6 +1,7 @@
 """What the processes of a distributed run tell each other, beside gradients."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -10,6 +11,10 @@ from detectron2.utils import comm
 from torch import Tensor
 
 Result = TypeVar("Result")
+
+# SOLVER.STEP_TIME_LIMIT ends a waiting with the name of the process that is to blame;
+# torch.distributed's own limit, which names none, must not be the first.
+COLLECTIVE_TIMEOUT = timedelta(hours=6)
 
 # A packet begins with two int64 in the place of four float32.
 _HEADER = 4

@@ -7,15 +7,17 @@ last one after waiting for room.
 import contextlib
 import functools
 import logging
-import os
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils.events import EventWriter
 from fvcore.common.checkpoint import Checkpointer
+
+from pixelclip.evaluation.benchmark import ResultNotStoredError
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +70,17 @@ class PatientCheckpointer(PeriodicCheckpointer):
         self._missed = self._missed and not is_due
 
     def _remove_old(self) -> None:
-        """Also those of earlier runs in the same folder."""
-        if not self._num_kept:
+        """Also those of earlier runs in the same folder, whose iterations may be higher."""
+        if not self._num_kept or not self.checkpointer.has_checkpoint():
             return
         names = re.compile(rf"{re.escape(self.file_prefix)}_\d{{7,}}\.pth")
-        folder = self.checkpointer.save_dir
-        found = sorted(
-            filter(names.fullmatch, os.listdir(folder)), key=lambda name: (len(name), name)
-        )
-        for name in found[: -self._num_kept]:
-            os.unlink(os.path.join(folder, name))
+        folder = Path(self.checkpointer.save_dir)
+        found = [path for path in folder.iterdir() if names.fullmatch(path.name)]
+        found.sort(key=lambda path: (path.stat().st_mtime_ns, path.name))
+        latest = Path(self.checkpointer.get_checkpoint_file())
+        for path in found[: -self._num_kept]:
+            if path.name != latest.name:
+                path.unlink()
 
     def _report(self, error: OSError, is_last: bool) -> None:
         if is_last:
@@ -140,7 +143,7 @@ def without_stored_result(evaluate: Callable[[], Any]) -> Callable[[], Any]:
     def evaluate_and_go_on() -> Any:
         try:
             return evaluate()
-        except OSError as error:
+        except ResultNotStoredError as error:
             logger.error("Training goes on without stored results: %s", error)
             return None
 

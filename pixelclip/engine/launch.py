@@ -9,6 +9,8 @@ import torch.distributed
 from detectron2.engine import launch as launch_on_gpus
 from detectron2.utils import comm
 
+from pixelclip.distributed import COLLECTIVE_TIMEOUT
+
 
 def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
     """Run ``main(args)`` in as many processes as asked for.
@@ -45,6 +47,7 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
             args=(args,),
+            timeout=COLLECTIVE_TIMEOUT,
         )
 
 
@@ -52,18 +55,22 @@ def _run_under_torchrun(
     main: Callable[[argparse.Namespace], object], args: argparse.Namespace
 ) -> None:
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    if restarts:
-        args.resume = True
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "nccl"
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, world_size = next(torch.distributed.rendezvous("env://"))
-    # torchrun's agent keeps the store over a restart, with the addresses of the ended processes.
-    store = torch.distributed.PrefixStore(f"restart_{restarts}", store)
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        # torchrun's agent keeps the store over a restart, with the addresses of the ended
+        # processes. (The agents of several machines count restarts each for itself.)
+        store = torch.distributed.PrefixStore(f"restart_{restarts}", store)
+    torch.distributed.init_process_group(
+        backend, COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world_size
+    )
     try:
         create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+        if any(comm.all_gather(restarts)):
+            args.resume = True
         main(args)
     finally:
         torch.distributed.destroy_process_group()

@@ -114,7 +114,8 @@ class ProcessWatch:
 
     def _blame(self, error: Exception) -> None:
         """Tell the others of an own error; raise where the error comes from another process."""
-        if not is_of_communication(error):
+        # Without a collective, "connection timed out" is a disk's.
+        if self._where()[1] == STAGES[0] or not is_of_communication(error):
             with suppress(RuntimeError):
                 self._tell(failure=f"{type(error).__name__}: {error}")
             if self._rank == 0 and "TORCHELASTIC_RUN_ID" not in os.environ:

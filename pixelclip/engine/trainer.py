@@ -4,6 +4,7 @@ import functools
 import logging
 import weakref
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,12 +71,12 @@ class Trainer(DefaultTrainer):
             setup_logger()
         check_same_config(cfg)
         do_together(lambda: self._check(cfg))
-        Benchmark(cfg).prepare(lambda name: self.build_evaluator(cfg, name))
+        do_together(lambda: Benchmark(cfg).prepare(lambda name: self.build_evaluator(cfg, name)))
         self.cfg = cfg = _scale_to_processes(cfg)
         check_batch_split(cfg, comm.get_world_size())
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
-        model: Any = self.build_model(cfg)
+        model: Any = do_together(lambda: self.build_model(cfg))
         if model.dino_masks is not None:
             do_together(model.dino_masks.load)
         optimizer = self.build_optimizer(cfg, model)
@@ -118,13 +119,10 @@ class Trainer(DefaultTrainer):
         Raises:
             RuntimeError: the processes found different checkpoints.
         """
-        if not resume and self.checkpointer.has_checkpoint():
-            logger.warning(
-                "OUTPUT_DIR %s holds checkpoints of another training, which this new one will "
-                "replace. To continue that one, stop now and give --resume.",
-                self.cfg.OUTPUT_DIR,
-            )
-        super().resume_or_load(resume)
+        has_checkpoint = any(comm.all_gather(self.checkpointer.has_checkpoint()))
+        if not resume and has_checkpoint:
+            do_together(self._set_earlier_training_aside)
+        do_together(lambda: DefaultTrainer.resume_or_load(self, resume))
         if self.start_iter >= self.max_iter:
             logger.warning(
                 "Nothing is left to train: the checkpoint is of iteration %d, and SOLVER.MAX_ITER "
@@ -138,6 +136,20 @@ class Trainer(DefaultTrainer):
                 f"The processes would start at iterations {starts}: OUTPUT_DIR "
                 f"{self.cfg.OUTPUT_DIR!r} must be a folder that all machines share, or hold the "
                 "same checkpoints on each."
+            )
+
+    def _set_earlier_training_aside(self) -> None:
+        """A restart of this training must not go on with the last checkpoint of another one."""
+        pointer = Path(self.cfg.OUTPUT_DIR, "last_checkpoint")
+        aside = pointer.with_name("last_checkpoint.before")
+        if comm.is_main_process():
+            pointer.replace(aside)
+            logger.warning(
+                "OUTPUT_DIR %s holds checkpoints of another training, which this new one will "
+                "replace. To continue that one, stop now, rename %s to %s and give --resume.",
+                self.cfg.OUTPUT_DIR,
+                aside.name,
+                pointer.name,
             )
 
     def run_step(self) -> None:

@@ -59,6 +59,10 @@ _WITHOUT_EFFECT = {
 Vocabulary = dict[str, Any]
 
 
+class ResultNotStoredError(OSError):
+    """An evaluation was finished, and what it found could not be written."""
+
+
 class Benchmark:
     """The evaluation of a model on several data sets.
 
@@ -180,8 +184,8 @@ class Benchmark:
 
         Raises:
             FileNotFoundError, ValueError: see :meth:`prepare`.
-            OSError: in the main process, after all is evaluated and logged: something could not be
-                written.
+            ResultNotStoredError: in the main process, after all is evaluated and logged: a result
+                or the table could not be written.
         """
         self._write_errors.clear()
         evaluators, gaps = self.prepare(build_evaluator)
@@ -198,7 +202,8 @@ class Benchmark:
             results[name] = result
         self._report(results, gaps)
         if self._write_errors:
-            raise self._write_errors[0]
+            error = self._write_errors[0]
+            raise ResultNotStoredError(error.errno, error.strerror, error.filename) from error
         return OrderedDict((name, result.metrics) for name, result in results.items())
 
     def _fingerprint(self, name: str, weights: str | None) -> Fingerprint | None:

@@ -2,10 +2,10 @@
 
 import logging
 import os
-from typing import Any
 
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
@@ -46,8 +46,8 @@ class DinoFeatures(nn.Module):
         self.vit = vit.requires_grad_(False).eval()
         self.patch_size: int = vit.patch_embed.patch_size[0]
         # (3, 1, 1) each, for RGB in 0..255
-        statistics: Any = vit.pretrained_cfg
-        mean, std = (torch.tensor(statistics[key]) for key in ("mean", "std"))
+        # DINO's and DINOv2's own; what timm notes belongs to the name, not to a file of weights.
+        mean, std = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
         self.register_buffer("pixel_mean", 255 * mean[:, None, None], False)
         self.register_buffer("pixel_std", 255 * std[:, None, None], False)
 
@@ -67,7 +67,9 @@ class DinoFeatures(nn.Module):
                 f"DINO got images of {tuple(images.shape[2:])} pixels; expected multiples of its "
                 f"patch size, {self.patch_size}."
             )
-        tokens = self.vit.forward_features((images.float() - self.pixel_mean) / self.pixel_std)
+        # Masks are to be the same with and without 16-bit training.
+        with torch.autocast(images.device.type, enabled=False):
+            tokens = self.vit.forward_features((images.float() - self.pixel_mean) / self.pixel_std)
         patches = tokens[:, self.vit.num_prefix_tokens :]  # (B, h*w, d)
         return patches.reshape(len(images), rows, columns, -1)  # (B, h, w, d)
 

@@ -152,7 +152,8 @@ def merge_views(
         merged[top:bottom, left:right] = _merge_tile(views, scores, tile).permute(1, 2, 0)
     if masks is not None:
         pooled, owner = _pool(views, scores, output_size, masks)
-        merged[owner >= 0] = pooled[owner[owner >= 0]]
+        for row, owners in zip(merged, owner, strict=True):  # all at once would hold it twice
+            row[owners >= 0] = pooled[owners[owners >= 0]]
     return merged.permute(2, 0, 1)  # (out_h, out_w, C) -> (C, out_h, out_w)
 
 

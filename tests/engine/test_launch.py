@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pixelclip.distributed import COLLECTIVE_TIMEOUT
 from pixelclip.engine import launch as module
 from pixelclip.engine.launch import launch
 
@@ -39,6 +40,7 @@ def test_gpus_and_machines_go_to_detectron2(monkeypatch):
     )
     launch(print, arguments)
     assert received.pop("args") == (arguments,)
+    assert received.pop("timeout") == COLLECTIVE_TIMEOUT
     assert received == {
         "count": 4,
         "num_machines": 2,

@@ -177,7 +177,7 @@ def test_labelled_sets_are_no_training_data(train_config):
 
 def test_processes_with_different_checkpoints_are_refused(train_config, monkeypatch):
     trainer = Trainer(train_config)
-    monkeypatch.setattr(comm, "all_gather", lambda start: [start, 4])
+    monkeypatch.setattr(comm, "all_gather", lambda own: [own, 4] if type(own) is int else [own])
     with pytest.raises(RuntimeError, match=r"iterations \[0, 4\].*share"):
         trainer.resume_or_load(resume=False)
 
@@ -196,11 +196,18 @@ def test_loader_survives_spawned_workers(train_config):
         assert torch.equal(restored[position]["image_strong"], sample["image_strong"])
 
 
-def test_a_new_run_in_a_used_folder_warns(train_config, caplog):
+def test_a_new_run_in_a_used_folder_warns_and_does_not_go_on_with_its_checkpoints(
+    train_config, caplog
+):
     run(train_config)
     assert "holds checkpoints of another training" not in caplog.text
     make_trainer(train_config)
     assert "holds checkpoints of another training" in caplog.text
+    # As a restart before the new run's first checkpoint does.
+    assert make_trainer(train_config, resume=True).start_iter == 0
+    folder = Path(train_config.OUTPUT_DIR)
+    (folder / "last_checkpoint.before").rename(folder / "last_checkpoint")
+    assert make_trainer(train_config, resume=True).start_iter == 4
 
 
 def test_a_finished_training_says_so_when_it_is_resumed(train_config, caplog):

@@ -28,7 +28,8 @@ def test_they_are_timms_last_layer_without_the_class_token(tiny_dino):
     images = torch.randint(0, 256, (1, 3, 160, 160)).float()
     vit = timm.create_model(TINY, num_classes=0).eval()  # of this size alone
     vit.load_state_dict(tiny_dino.vit.state_dict())
-    mean, std = (torch.tensor(vit.pretrained_cfg[k])[:, None, None] for k in ("mean", "std"))
+    statistics = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
+    mean, std = (torch.tensor(values)[:, None, None] for values in statistics)
     with torch.no_grad():
         expected = vit.forward_features((images / 255 - mean) / std)[:, 1:]  # (1, 100, 64)
     torch.testing.assert_close(tiny_dino(images).flatten(1, 2), expected)

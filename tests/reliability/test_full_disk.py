@@ -310,6 +310,21 @@ def test_only_the_latest_checkpoints_are_kept_where_asked(tiny_model, tmp_path):
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000004.pth"
 
 
+def test_checkpoints_of_an_earlier_longer_run_do_not_take_the_place_of_new_ones(
+    tiny_model, tmp_path
+):
+    for name in ("model_0008999.pth", "model_0009999.pth"):
+        (tmp_path / name).touch()
+    hook = PatientCheckpointer(PixelCLIPCheckpointer(tiny_model, str(tmp_path)), 1000, num_kept=2)
+    hook.step(999)
+    assert (tmp_path / "model_0000999.pth").exists()
+    hook.step(1999)
+    assert {path.name for path in tmp_path.glob("*.pth")} == {
+        "model_0000999.pth",
+        "model_0001999.pth",
+    }
+
+
 def test_the_log_of_iterations_keeps_its_lines_until_there_is_room(disk):
     hook = IterationLog(str(disk), 0.1)
     with EventStorage() as storage:
