@@ -65,7 +65,7 @@ def _run_under_torchrun(
         # processes. (The agents of several machines count restarts each for itself.)
         store = torch.distributed.PrefixStore(f"restart_{restarts}", store)
     torch.distributed.init_process_group(
-        backend, COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world_size
+        backend, store=store, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
     )
     try:
         create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
