@@ -198,15 +198,16 @@ def camera(photos, monkeypatch):
 
     class Camera:
         def __init__(self, source):
-            self._real = real(str(photos / "shown.mp4"))
-            self._is_there = source == 0
+            self._is_file = isinstance(source, str)
+            self._real = real(source if self._is_file else str(photos / "shown.mp4"))
+            self._is_there = self._is_file or source == 0
 
         def isOpened(self):  # noqa: N802
             return self._is_there
 
         def read(self):
             is_read, frame = self._real.read()
-            if not is_read:
+            if not is_read and not self._is_file:
                 self._real = real(str(photos / "shown.mp4"))
                 is_read, frame = self._real.read()
             return is_read, frame
