@@ -63,7 +63,8 @@ class PredictionReport:
     Attributes:
         written: number of images and videos with results of this run.
         kept: number of those whose results were there already, of the same file and settings.
-        problems: why there is no result, or only a part of one, by path.
+        problems: why there is no result, or only a part of one, by path. Bytes of a path that are
+            no text are escaped.
     """
 
     written: int = 0
@@ -101,7 +102,7 @@ def predict_files(
         except ImageReadError as error:
             problem = str(error)
         if problem:
-            report.problems[str(one.path)] = problem
+            report.problems[_printable(str(one.path))] = _printable(problem)
     return report
 
 
@@ -212,7 +213,12 @@ class _ResultWriter:
         """Write a video's files; return what is to be reported of it, if anything."""
         with VideoSource(one.path, self._settings.frame_step) as source:
             frames = tqdm(
-                source, str(one.path), source.count, leave=False, unit="frame", file=sys.stderr
+                source,
+                _printable(str(one.path)),
+                source.count,
+                leave=False,
+                unit="frame",
+                file=sys.stderr,
             )
             result = self.write_frames(one.name, frames, source.rate)
         count, problem = len(result["frames"]), None
@@ -249,7 +255,7 @@ class _ResultWriter:
 
     def write_result(self, name: PurePath, result: Mapping[str, Any]) -> None:
         """Write the JSON that says that all else is written."""
-        text = json.dumps({**result, "made_with": self._made_with}, indent=1, ensure_ascii=False)
+        text = json.dumps({**result, "made_with": self._made_with}, indent=1)
         with atomic_writer(self._path("results", name, ".json")) as file:
             file.write(text.encode())
 
@@ -268,6 +274,11 @@ def _all_entries(names: Sequence[str], background_index: int | None) -> list[Leg
         LegendEntry(name, None if index == background_index else colours[index])
         for index, name in enumerate(names)
     ]
+
+
+def _printable(text: str) -> str:
+    """The text with escapes for bytes of file names that are no text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _identify(path: Path) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class VideoSource:
     def __init__(self, source: str | os.PathLike[str] | int, step: int = 1) -> None:
         if step < 1:
             raise ValueError(f"The step between frames is {step}; expected at least 1.")
+        if not isinstance(source, int) and not _is_text(os.fspath(source)):
+            raise ImageReadError(f"{os.fspath(source)} has a name that is no text; rename the file")
         is_camera = isinstance(source, int)
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else os.fspath(source))
         if not self._capture.isOpened():
@@ -127,6 +129,8 @@ def write_video(path: str | os.PathLike[str], rate: float) -> Iterator[VideoTarg
         OSError: the file cannot be written, or not all of it; it names the path.
     """
     final = Path(path)
+    if not _is_text(str(final)):
+        raise OSError(errno.EILSEQ, "cannot be written: the name is no text", str(final))
     temporary = final.with_name(f".{final.stem}.{uuid.uuid4().hex}.tmp.mp4")
     target = VideoTarget(temporary, rate)
     try:
@@ -139,6 +143,15 @@ def write_video(path: str | os.PathLike[str], rate: float) -> Iterator[VideoTarg
             os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_text(path: str) -> bool:
+    """Whether all bytes of a path are text; with others, OpenCV ends the process."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_written(temporary: Path, final: Path, expected: int) -> None:

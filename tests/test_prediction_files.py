@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import cv2
 import numpy as np
@@ -87,6 +88,24 @@ def test_each_photograph_has_overlay_labels_and_result(photos, settings, builds,
         assert result["classes"] == [dataclasses.asdict(share) for share in expected.shares]
         overlay = Image.open(settings.output / "overlays" / f"{name}.jpg")
         assert overlay.size == expected.draw().size
+
+
+def test_file_names_need_not_be_text(photos, settings, builds, capsys):
+    name = os.fsdecode(b"\xff")
+    (photos / "one" / "a.jpg").rename(photos / "one" / f"{name}.jpg")
+    for bad in (b"\xfe.jpg", b"\xfe.mp4"):
+        (photos / "one" / os.fsdecode(bad)).write_bytes(b"neither photograph nor video")
+    report = predict_files(["one", "two/a.jpg"], settings)
+    assert (report.written, len(report.problems)) == (2, 2)
+    assert result_of(settings, f"one/{name}")["file"]["path"] == f"one/{name}.jpg"
+    assert list(report.problems) == ["one/\\udcfe.jpg", "one/\\udcfe.mp4"]
+    assert "".join(report.problems.values()).isascii()
+    assert predict_files(["one"], settings).kept == 1
+
+
+def test_names_in_any_script_are_read_back(photos, settings, builds):
+    predict_files(["one"], dataclasses.replace(settings, vocabulary=["ciel bleué", "空"]))
+    assert result_of(settings, "one/a")["names"] == ["ciel bleué", "空"]
 
 
 def test_finished_results_are_kept_until_something_changes(photos, settings, builds):

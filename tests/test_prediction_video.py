@@ -95,6 +95,15 @@ def test_what_is_no_video_is_refused(tmp_path):
         VideoSource(tmp_path / "bad.mp4", 0)
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path, video):
+    name = os.fsdecode(b"\xff.mp4")
+    video.rename(tmp_path / name)
+    with pytest.raises(ImageReadError, match="name that is no text"):
+        VideoSource(tmp_path / name)
+    with pytest.raises(OSError, match="name is no text"), write_video(tmp_path / name, 5):
+        pass
+
+
 def test_a_source_without_a_rate_gets_a_usual_one(monkeypatch, video):
     real = cv2.VideoCapture
 
