@@ -272,6 +272,9 @@ def test_the_command_line(photos, settings, builds, capsys):
     captured = capsys.readouterr()
     assert "1 labelled, 1 were there already, 1 problems" in captured.out
     assert "problem: two/bad.jpg is no image" in captured.err
+    Image.new("RGB", (6000, 1)).save(photos / "narrow.png")
+    assert tool.main(["narrow.png", *arguments]) == 1
+    assert "problem: narrow.png: the image is 6000 x 1 pixels" in capsys.readouterr().err
     assert tool.main(["nowhere", *arguments]) == 1
     assert capsys.readouterr().err.startswith("error: 'nowhere' is no file")
     with pytest.raises(SystemExit):
