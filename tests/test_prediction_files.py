@@ -3,17 +3,21 @@
 import dataclasses
 import json
 import os
+import tracemalloc
+from pathlib import PurePath
 
 import cv2
 import numpy as np
 import predict as tool
 import pytest
+import torch
 from PIL import Image
 
-from pixelclip import Predictor
+from pixelclip import Predictor, prediction_files
 from pixelclip.data.image_reading import ImageReadError
+from pixelclip.prediction import ClassShare, Prediction
 from pixelclip.prediction_files import PredictionSettings, predict_camera, predict_files
-from pixelclip.prediction_video import VideoSource, write_video
+from pixelclip.prediction_video import Frame, VideoSource, write_video
 
 NAMES = ["sky", "stone", "car"]
 CONFIG = "configs/demo/toy.yaml"
@@ -193,6 +197,31 @@ def test_videos_give_videos_of_overlays(photos, settings, builds, toy_predictor)
     assert height > 40  # the legend
     assert width >= 60
     assert predict_files(["clip.mp4"], dataclasses.replace(settings, frame_step=2)).kept == 1
+
+
+def test_the_memory_of_a_long_video_stays_small(settings, builds, tmp_path, monkeypatch):
+    shares = tuple(ClassShare(index, NAMES[index], 1 / 3, 0.1 + index / 7) for index in range(3))
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    shown = Prediction(pixels, tuple(NAMES), torch.zeros(2, 2), torch.zeros(2, 2), None, None)
+    monkeypatch.setattr(Prediction, "shares", shares)
+    monkeypatch.setattr(prediction_files, "_draw_frame", lambda _: pixels)
+    monkeypatch.setattr(prediction_files._ResultWriter, "_predict", lambda *_: shown)
+    writer = prediction_files._ResultWriter(settings)
+    tracemalloc.start()
+    try:
+        frames = (Frame(pixels, number / 25) for number in range(2000))
+        result = writer.write_frames(PurePath("long"), frames, 25)
+        writer.write_result(PurePath("long"), result)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2000 * 500, "bytes; as dictionaries and one text it was 4400 a frame"
+    written = result_of(settings, "long")["frames"]
+    assert len(written) == 2000
+    assert written[-1] == {
+        "seconds": 1999 / 25,
+        "classes": [dataclasses.asdict(share) for share in shares],
+    }
 
 
 def test_broken_videos_are_reported_each_time(photos, settings, builds, monkeypatch):
