@@ -138,7 +138,7 @@ class Prediction:
         """
         Image.init()
         suffix = Path(path).suffix.lower()
-        if suffix not in Image.EXTENSION:
+        if Image.EXTENSION.get(suffix) not in Image.SAVE:  # some, as .psd, are only read
             raise ValueError(f"{os.fspath(path)} has no suffix of a picture; use .png or .jpg.")
         with atomic_writer(path) as file:
             self.draw().save(file, format=Image.EXTENSION[suffix], quality=_JPEG_QUALITY)

@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pixelclip.atomic_write import atomic_writer
@@ -24,7 +25,7 @@ from pixelclip.data.image_reading import ImageReadError
 from pixelclip.data.vocabularies import read_vocabulary
 from pixelclip.engine.setup import load_config
 from pixelclip.label_overlay import LegendEntry, add_legend
-from pixelclip.prediction import Prediction
+from pixelclip.prediction import ClassShare, Prediction
 from pixelclip.prediction_inputs import PredictionInput, find_inputs
 from pixelclip.prediction_video import Frame, VideoSource, write_video
 from pixelclip.predictor import Predictor
@@ -63,7 +64,8 @@ class PredictionReport:
     Attributes:
         written: number of images and videos with results of this run.
         kept: number of those whose results were there already, of the same file and settings.
-        problems: why there is no result, or only a part of one, by path.
+        problems: why there is no result, or only a part of one, by path. Bytes of a path that are
+            no text are escaped.
     """
 
     written: int = 0
@@ -101,7 +103,7 @@ def predict_files(
         except ImageReadError as error:
             problem = str(error)
         if problem:
-            report.problems[str(one.path)] = problem
+            report.problems[_printable(str(one.path))] = _printable(problem)
     return report
 
 
@@ -128,6 +130,26 @@ def predict_camera(
     if result["frames"]:
         writer.write_result(name, result)
     return PredictionReport(written=1 if result["frames"] else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _FrameShares:
+    """The classes of a frame, small in memory: a video may have a hundred thousand frames."""
+
+    seconds: float
+    shares: NDArray[np.float64]  # (classes, 3): index, share, similarity
+
+    @classmethod
+    def pack(cls, seconds: float, shares: Sequence[ClassShare]) -> "_FrameShares":
+        rows = [(share.index, share.share, share.similarity) for share in shares]
+        return cls(seconds, np.array(rows, dtype=np.float64))
+
+    def unpack(self, names: Sequence[str]) -> dict[str, Any]:
+        classes = [
+            asdict(ClassShare(int(index), names[int(index)], share, similarity))
+            for index, share, similarity in self.shares.tolist()
+        ]
+        return {"seconds": self.seconds, "classes": classes}
 
 
 class _ResultWriter:
@@ -212,7 +234,12 @@ class _ResultWriter:
         """Write a video's files; return what is to be reported of it, if anything."""
         with VideoSource(one.path, self._settings.frame_step) as source:
             frames = tqdm(
-                source, str(one.path), source.count, leave=False, unit="frame", file=sys.stderr
+                source,
+                _printable(str(one.path)),
+                source.count,
+                leave=False,
+                unit="frame",
+                file=sys.stderr,
             )
             result = self.write_frames(one.name, frames, source.rate)
         count, problem = len(result["frames"]), None
@@ -232,7 +259,7 @@ class _ResultWriter:
         ends_when_interrupted: bool = False,
     ) -> dict[str, Any]:
         """Write the overlays of frames; return the names of the classes and each frame's shares."""
-        results: list[dict[str, Any]] = []
+        results: list[_FrameShares] = []
         names: Sequence[str] = self._names
         with write_video(self._path("overlays", name, ".mp4"), rate) as target:
             try:
@@ -240,8 +267,7 @@ class _ResultWriter:
                     prediction = self._predict(frame.pixels)
                     names = prediction.names
                     target.add(_draw_frame(prediction))
-                    classes = [asdict(share) for share in prediction.shares]
-                    results.append({"seconds": frame.seconds, "classes": classes})
+                    results.append(_FrameShares.pack(frame.seconds, prediction.shares))
             except KeyboardInterrupt:
                 if not ends_when_interrupted:
                     raise
@@ -249,9 +275,10 @@ class _ResultWriter:
 
     def write_result(self, name: PurePath, result: Mapping[str, Any]) -> None:
         """Write the JSON that says that all else is written."""
-        text = json.dumps({**result, "made_with": self._made_with}, indent=1, ensure_ascii=False)
+        encoder = json.JSONEncoder(indent=1, default=lambda frame: frame.unpack(result["names"]))
         with atomic_writer(self._path("results", name, ".json")) as file:
-            file.write(text.encode())
+            for text in encoder.iterencode({**result, "made_with": self._made_with}):
+                file.write(text.encode())
 
 
 def _draw_frame(prediction: Prediction) -> Picture:
@@ -268,6 +295,11 @@ def _all_entries(names: Sequence[str], background_index: int | None) -> list[Leg
         LegendEntry(name, None if index == background_index else colours[index])
         for index, name in enumerate(names)
     ]
+
+
+def _printable(text: str) -> str:
+    """The text with escapes for bytes of file names that are no text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _identify(path: Path) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Videos and cameras in, videos of overlays out."""
 
 import contextlib
+import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +46,8 @@ class VideoSource:
     def __init__(self, source: str | os.PathLike[str] | int, step: int = 1) -> None:
         if step < 1:
             raise ValueError(f"The step between frames is {step}; expected at least 1.")
+        if not isinstance(source, int) and not _is_text(os.fspath(source)):
+            raise ImageReadError(f"{os.fspath(source)} has a name that is no text; rename the file")
         is_camera = isinstance(source, int)
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else os.fspath(source))
         if not self._capture.isOpened():
@@ -120,8 +124,13 @@ def write_video(path: str | os.PathLike[str], rate: float) -> Iterator[VideoTarg
     """Write an MP4 video that is either whole or not there.
 
     When the block raises, or adds no frame, what stood at ``path`` is untouched.
+
+    Raises:
+        OSError: the file cannot be written, or not all of it; it names the path.
     """
     final = Path(path)
+    if not _is_text(str(final)):
+        raise OSError(errno.EILSEQ, "cannot be written: the name is no text", str(final))
     temporary = final.with_name(f".{final.stem}.{uuid.uuid4().hex}.tmp.mp4")
     target = VideoTarget(temporary, rate)
     try:
@@ -130,6 +139,33 @@ def write_video(path: str | os.PathLike[str], rate: float) -> Iterator[VideoTarg
         finally:
             target.close()
         if target.count:
+            _check_written(temporary, final, target.count)
             os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_text(path: str) -> bool:
+    """Whether all bytes of a path are text; with others, OpenCV ends the process."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_written(temporary: Path, final: Path, expected: int) -> None:
+    """Read back what was written: OpenCV does not report that a disk is full."""
+    capture = cv2.VideoCapture(str(temporary))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    capture.set(cv2.CAP_PROP_POS_FRAMES, expected - 1)
+    is_whole = count == expected and capture.read()[0]
+    capture.release()
+    if not is_whole:
+        free = shutil.disk_usage(final.parent).free / 2**20
+        raise OSError(
+            errno.EIO,
+            f"cannot be written: {max(count, 0)} of the {expected} frames can be read back "
+            f"({free:.1f} MiB free there)",
+            str(final),
+        )

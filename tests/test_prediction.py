@@ -114,7 +114,7 @@ def test_it_is_saved_in_the_format_of_the_suffix(prediction, tmp_path, suffix):
 
 
 def test_what_cannot_be_saved_leaves_nothing(prediction, tmp_path):
-    for name in ("drawn", "drawn.txt"):
+    for name in ("drawn", "drawn.txt", "drawn.psd"):
         with pytest.raises(ValueError, match="no suffix of a picture"):
             prediction.save(tmp_path / name)
     with pytest.raises(FileNotFoundError):

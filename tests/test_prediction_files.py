@@ -2,17 +2,22 @@
 
 import dataclasses
 import json
+import os
+import tracemalloc
+from pathlib import PurePath
 
 import cv2
 import numpy as np
 import predict as tool
 import pytest
+import torch
 from PIL import Image
 
-from pixelclip import Predictor
+from pixelclip import Predictor, prediction_files
 from pixelclip.data.image_reading import ImageReadError
+from pixelclip.prediction import ClassShare, Prediction
 from pixelclip.prediction_files import PredictionSettings, predict_camera, predict_files
-from pixelclip.prediction_video import VideoSource, write_video
+from pixelclip.prediction_video import Frame, VideoSource, write_video
 
 NAMES = ["sky", "stone", "car"]
 CONFIG = "configs/demo/toy.yaml"
@@ -87,6 +92,24 @@ def test_each_photograph_has_overlay_labels_and_result(photos, settings, builds,
         assert result["classes"] == [dataclasses.asdict(share) for share in expected.shares]
         overlay = Image.open(settings.output / "overlays" / f"{name}.jpg")
         assert overlay.size == expected.draw().size
+
+
+def test_file_names_need_not_be_text(photos, settings, builds, capsys):
+    name = os.fsdecode(b"\xff")
+    (photos / "one" / "a.jpg").rename(photos / "one" / f"{name}.jpg")
+    for bad in (b"\xfe.jpg", b"\xfe.mp4"):
+        (photos / "one" / os.fsdecode(bad)).write_bytes(b"neither photograph nor video")
+    report = predict_files(["one", "two/a.jpg"], settings)
+    assert (report.written, len(report.problems)) == (2, 2)
+    assert result_of(settings, f"one/{name}")["file"]["path"] == f"one/{name}.jpg"
+    assert list(report.problems) == ["one/\\udcfe.jpg", "one/\\udcfe.mp4"]
+    assert "".join(report.problems.values()).isascii()
+    assert predict_files(["one"], settings).kept == 1
+
+
+def test_names_in_any_script_are_read_back(photos, settings, builds):
+    predict_files(["one"], dataclasses.replace(settings, vocabulary=["ciel bleué", "空"]))
+    assert result_of(settings, "one/a")["names"] == ["ciel bleué", "空"]
 
 
 def test_finished_results_are_kept_until_something_changes(photos, settings, builds):
@@ -176,6 +199,31 @@ def test_videos_give_videos_of_overlays(photos, settings, builds, toy_predictor)
     assert predict_files(["clip.mp4"], dataclasses.replace(settings, frame_step=2)).kept == 1
 
 
+def test_the_memory_of_a_long_video_stays_small(settings, builds, tmp_path, monkeypatch):
+    shares = tuple(ClassShare(index, NAMES[index], 1 / 3, 0.1 + index / 7) for index in range(3))
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    shown = Prediction(pixels, tuple(NAMES), torch.zeros(2, 2), torch.zeros(2, 2), None, None)
+    monkeypatch.setattr(Prediction, "shares", shares)
+    monkeypatch.setattr(prediction_files, "_draw_frame", lambda _: pixels)
+    monkeypatch.setattr(prediction_files._ResultWriter, "_predict", lambda *_: shown)
+    writer = prediction_files._ResultWriter(settings)
+    tracemalloc.start()
+    try:
+        frames = (Frame(pixels, number / 25) for number in range(2000))
+        result = writer.write_frames(PurePath("long"), frames, 25)
+        writer.write_result(PurePath("long"), result)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2000 * 500, "bytes; as dictionaries and one text it was 4400 a frame"
+    written = result_of(settings, "long")["frames"]
+    assert len(written) == 2000
+    assert written[-1] == {
+        "seconds": 1999 / 25,
+        "classes": [dataclasses.asdict(share) for share in shares],
+    }
+
+
 def test_broken_videos_are_reported_each_time(photos, settings, builds, monkeypatch):
     (photos / "bad.mp4").write_bytes(b"no video")
     report = predict_files(["bad.mp4"], settings)
@@ -198,15 +246,16 @@ def camera(photos, monkeypatch):
 
     class Camera:
         def __init__(self, source):
-            self._real = real(str(photos / "shown.mp4"))
-            self._is_there = source == 0
+            self._is_file = isinstance(source, str)
+            self._real = real(source if self._is_file else str(photos / "shown.mp4"))
+            self._is_there = self._is_file or source == 0
 
         def isOpened(self):  # noqa: N802
             return self._is_there
 
         def read(self):
             is_read, frame = self._real.read()
-            if not is_read:
+            if not is_read and not self._is_file:
                 self._real = real(str(photos / "shown.mp4"))
                 is_read, frame = self._real.read()
             return is_read, frame
@@ -252,6 +301,9 @@ def test_the_command_line(photos, settings, builds, capsys):
     captured = capsys.readouterr()
     assert "1 labelled, 1 were there already, 1 problems" in captured.out
     assert "problem: two/bad.jpg is no image" in captured.err
+    Image.new("RGB", (6000, 1)).save(photos / "narrow.png")
+    assert tool.main(["narrow.png", *arguments]) == 1
+    assert "problem: narrow.png: the image is 6000 x 1 pixels" in capsys.readouterr().err
     assert tool.main(["nowhere", *arguments]) == 1
     assert capsys.readouterr().err.startswith("error: 'nowhere' is no file")
     with pytest.raises(SystemExit):

@@ -52,6 +52,30 @@ def test_no_two_inputs_share_a_place(photos):
     assert len({one.name for one in inputs}) == len(inputs) == 6
 
 
+def test_the_folder_of_the_photographs_may_be_that_of_the_results(photos):
+    for name in ("overlays/two/a.jpg", "labels/two/a.png", "results/two/a.jpg"):
+        (photos / "two" / name).parent.mkdir(parents=True)
+        (photos / "two" / name).touch()
+    expected = ["two/a.PNG", "two/a.jpg", "two/clip"]
+    assert names_of(find_inputs(["two"], "two")) == expected
+    assert names_of(find_inputs(["two"], photos / "two")) == expected
+    assert names_of(find_inputs(["two/**/*.jpg"], "two")) == ["two/a"]
+    assert names_of(find_inputs(["."], ".")) == [
+        *("one/a", "one/deep/a", "output/overlays/a", "two/a.PNG", "two/a.jpg", "two/clip"),
+        *("two/labels/two/a", "two/overlays/two/a", "two/results/two/a"),
+    ]
+
+
+def test_no_two_results_are_one_file_where_case_does_not_count(photos):
+    for name in ("B.jpg", "b.png", "c.jpg", "C.jpg", "c.JPG", "c.jpg_"):
+        (photos / "one" / name).touch()
+    inputs = find_inputs(["one", "one/c.jpg_"], "output")
+    names = names_of(inputs)
+    assert len(inputs) == 8
+    assert len({name.casefold() for name in names}) == 8, names
+    assert {"one/B.jpg", "one/b.png"} < set(names)
+
+
 def test_a_named_file_may_have_any_suffix(photos):
     assert names_of(find_inputs(["two/notes.txt"], "output")) == ["two/notes"]
 
@@ -60,4 +84,4 @@ def test_a_named_file_may_have_any_suffix(photos):
 def test_what_fits_nothing_is_named(photos, pattern):
     (photos / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=pattern.replace("*", r"\*")):
-        find_inputs(["one", pattern], "output" if pattern != "output" else "output/overlays")
+        find_inputs(["one", pattern], "output")

@@ -1,5 +1,8 @@
 """Videos are read and written frame by frame, and are whole or not there."""
 
+import os
+import resource
+
 import cv2
 import numpy as np
 import pytest
@@ -64,6 +67,23 @@ def test_a_video_is_whole_or_not_there(tmp_path):
         target.add(plain(COLOURS[0]))
 
 
+def test_a_video_that_the_disk_cuts_off_replaces_nothing(tmp_path):
+    (tmp_path / "old.mp4").write_bytes(b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    generator = np.random.default_rng(0)
+    with pytest.raises(OSError, match="0 of the 20 frames") as raised:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+            with write_video(tmp_path / "old.mp4", 5) as target:
+                for _ in range(20):
+                    target.add(generator.integers(0, 256, (48, 64, 3), np.uint8))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.filename == str(tmp_path / "old.mp4")
+    assert (tmp_path / "old.mp4").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["old.mp4"]
+
+
 def test_what_is_no_video_is_refused(tmp_path):
     for content in (b"", b"text" * 100):
         (tmp_path / "bad.mp4").write_bytes(content)
@@ -73,6 +93,15 @@ def test_what_is_no_video_is_refused(tmp_path):
         VideoSource(97)
     with pytest.raises(ValueError, match="step"):
         VideoSource(tmp_path / "bad.mp4", 0)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path, video):
+    name = os.fsdecode(b"\xff.mp4")
+    video.rename(tmp_path / name)
+    with pytest.raises(ImageReadError, match="name that is no text"):
+        VideoSource(tmp_path / name)
+    with pytest.raises(OSError, match="name is no text"), write_video(tmp_path / name, 5):
+        pass
 
 
 def test_a_source_without_a_rate_gets_a_usual_one(monkeypatch, video):

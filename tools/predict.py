@@ -50,8 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(report: PredictionReport, output: Path) -> int:
-    for problem in report.problems.values():
-        print(f"problem: {problem}", file=sys.stderr)
+    for path, problem in report.problems.items():
+        named = problem if problem.startswith(path) else f"{path}: {problem}"
+        print(f"problem: {named}", file=sys.stderr)
     kept = f", {report.kept} were there already" if report.kept else ""
     print(f"{report.written} labelled{kept}, {len(report.problems)} problems; results in {output}")
     return 1 if report.problems or not (report.written or report.kept) else 0

@@ -1,7 +1,7 @@
 """Write masks as SA-1B publishes them: one JSON file for an image."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,11 @@ class FoundMask(NamedTuple):
 
 
 def write_sa1b_annotation(
-    path: Path, image_file_name: str, size: tuple[int, int], masks: Iterable[FoundMask]
+    path: Path,
+    image_file_name: str,
+    size: tuple[int, int],
+    masks: Iterable[FoundMask],
+    source: Mapping[str, int] | None = None,
 ) -> None:
     """Write the JSON file of an image; whole, or not at all.
 
@@ -36,13 +40,14 @@ def write_sa1b_annotation(
         image_file_name: the image's name without folder.
         size: (height, width) of the image in pixels.
         masks: the image's masks, each of that size.
+        source: what identifies the file in which they were found; training does not look at it.
 
     Raises:
         ValueError: a mask is not bool, is empty, or has another size than the image.
         OSError: the file cannot be written.
     """
     height, width = size
-    content = {
+    content: dict[str, object] = {
         "image": {
             "image_id": Path(image_file_name).stem,
             "width": width,
@@ -51,6 +56,8 @@ def write_sa1b_annotation(
         },
         "annotations": [_annotation(number, size, found) for number, found in enumerate(masks)],
     }
+    if source is not None:
+        content["source"] = dict(source)
     with atomic_writer(path) as file:
         file.write(json.dumps(content).encode())
 

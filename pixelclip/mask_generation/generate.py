@@ -2,7 +2,7 @@
 
     OUTPUT/photographs/a/X.jpg   a copy of the photograph, or a link to it
     OUTPUT/photographs/a/X.json  its masks
-    OUTPUT/generator.json        the generator that made them
+    OUTPUT/generator.json        the generator that made them, and the folder of photographs
     OUTPUT/summary.json          how many masks, how much they cover, what could not be read
     OUTPUT/contact_sheet.png     some of the photographs with their masks
 
@@ -62,11 +62,12 @@ def generate_masks(
 
     Raises:
         FileNotFoundError: no photograph was found.
-        ValueError: the output is no folder to write to, or holds another generator's masks.
+        ValueError: the output is no folder to write to, or holds another generator's masks, or
+            those of another folder of photographs.
         OSError: a file cannot be written.
     """
     photographs = find_photographs(images, output)
-    _claim_folder(output, choice)
+    _claim_folder(images, output, choice)
     for folder in {photograph.image.parent for photograph in photographs}:
         folder.mkdir(parents=True, exist_ok=True)
     prepare = partial(_PhotographWriter, choice, link)
@@ -98,20 +99,32 @@ def choose_devices(choice: GeneratorChoice, num_workers: int | None) -> list[tor
     return [torch.device("cpu")] * (num_workers or usual)
 
 
-def _claim_folder(output: Path, choice: GeneratorChoice) -> None:
-    """Write down which generator the folder is for; two must not be mixed unseen."""
+def _claim_folder(images: Path, output: Path, choice: GeneratorChoice) -> None:
+    """Write down which generator and photographs the folder is for; two must not be mixed unseen.
+
+    Copies of two folders could have the same place. What was written before photographs were
+    noted gets them now.
+    """
     path = output / "generator.json"
-    settings = dataclasses.asdict(choice)
+    settings, folder = dataclasses.asdict(choice), str(images.resolve())
     if path.exists():
         before = json.loads(path.read_bytes())
+        folder_before = before.pop("images", None)
         if before != settings:
             raise ValueError(
                 f"{output} holds masks of the generator {before}, not of {settings}; choose "
                 "another folder for these."
             )
-        return
+        if folder_before == folder:
+            return
+        if folder_before is not None:
+            raise ValueError(
+                f"{output} holds masks of the photographs in {folder_before}, not of those in "
+                f"{folder}; choose another folder for these. If you moved the photographs, change "
+                f"'images' in {path}."
+            )
     output.mkdir(parents=True, exist_ok=True)
-    _write_json(path, settings)
+    _write_json(path, {**settings, "images": folder})
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:
@@ -134,8 +147,9 @@ class _PhotographWriter:
 
     def _write(self, photograph: Photograph) -> Outcome:
         try:
+            source = _identify(photograph.source)
             pixels = read_rgb_image(photograph.source)
-        except ImageReadError as error:
+        except (ImageReadError, OSError) as error:
             # A file name may have bytes that are no text, which could not be printed.
             return Outcome(problem=str(error).encode(errors="backslashreplace").decode())
         if self._generator is None:  # a run that finds everything finished needs none
@@ -144,19 +158,33 @@ class _PhotographWriter:
         masks = self._generator.generate(pixels)
         _write_image(photograph, pixels, self._link)
         name = photograph.image.name
-        write_sa1b_annotation(photograph.annotation, name, (height, width), masks)
+        write_sa1b_annotation(photograph.annotation, name, (height, width), masks, source)
         return read_outcome(photograph.annotation)
 
 
 def _find_finished(photograph: Photograph) -> Outcome | None:
-    """What an earlier run found; None where something is missing or older than the photograph."""
+    """What an earlier run found; None where something is missing or the photograph changed."""
     try:
-        time = photograph.annotation.stat().st_mtime_ns
-        if photograph.image.exists() and time >= photograph.source.stat().st_mtime_ns:
-            return dataclasses.replace(read_outcome(photograph.annotation), was_finished=True)
+        if photograph.image.exists():
+            outcome = read_outcome(photograph.annotation)
+            if _is_of_same_file(outcome.source, photograph):
+                return dataclasses.replace(outcome, was_finished=True)
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return None
+
+
+def _is_of_same_file(source: dict[str, int] | None, photograph: Photograph) -> bool:
+    if source is None:  # JSONs of the first versions do not say what they were made of
+        written = photograph.annotation.stat().st_mtime_ns
+        return written >= photograph.source.stat().st_mtime_ns
+    return source == _identify(photograph.source)
+
+
+def _identify(path: Path) -> dict[str, int]:
+    """A file's size and time of the last change: when they stay, so does the content."""
+    status = path.stat()
+    return {"bytes": status.st_size, "changed": status.st_mtime_ns}
 
 
 def _write_image(photograph: Photograph, pixels: NDArray[np.uint8], link: bool) -> None:

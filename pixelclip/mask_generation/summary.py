@@ -22,12 +22,14 @@ class Outcome:
         coverage: share of the photograph's pixels that at least one mask has.
         problem: why there are none, where the photograph could not be read; else "".
         was_finished: an earlier run had made them.
+        source: what the JSON says of the file that they were found in; None if nothing.
     """
 
     num_masks: int = 0
     coverage: float = 0.0
     problem: str = ""
     was_finished: bool = False
+    source: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,4 +95,4 @@ def read_outcome(annotation: Path) -> Outcome:
     codes = [one["segmentation"] for one in content["annotations"]]
     pixels = content["image"]["height"] * content["image"]["width"]
     covered = float(coco_mask.area(coco_mask.merge(codes))) if codes else 0.0
-    return Outcome(len(codes), covered / pixels)
+    return Outcome(len(codes), covered / pixels, source=content.get("source"))

@@ -116,6 +116,30 @@ def test_a_photograph_that_changed_is_done_again(images, tmp_path):
     assert (content["image"]["height"], content["image"]["width"]) == (50, 90)
 
 
+@pytest.mark.parametrize("hours", [-100_000, 0])
+def test_a_photograph_replaced_by_an_older_one_is_done_again(images, tmp_path, hours):
+    stamp = (images / "a.png").stat().st_mtime_ns
+    run(images, tmp_path / "out")
+    Image.fromarray(draw_regions(50, 90, 9)[0]).save(images / "a.png")
+    os.utime(images / "a.png", ns=(stamp, stamp + hours * 3600 * 10**9))
+    assert run(images, tmp_path / "out").finished_before == 3
+    content = json.loads((tmp_path / "out" / "photographs" / "a.json").read_text())
+    assert (content["image"]["height"], content["image"]["width"]) == (50, 90)
+    assert run(images, tmp_path / "out").finished_before == 4
+
+
+def test_masks_that_do_not_say_what_they_were_made_of_are_kept(images, tmp_path):
+    run(images, tmp_path / "out")
+    path = tmp_path / "out" / "photographs" / "a.json"
+    content = json.loads(path.read_bytes())
+    del content["source"]
+    path.write_text(json.dumps(content))
+    assert run(images, tmp_path / "out").finished_before == 4
+    later = path.stat().st_mtime_ns + 10**9
+    os.utime(images / "a.png", ns=(later, later))
+    assert run(images, tmp_path / "out").finished_before == 3
+
+
 def test_broken_photographs_are_skipped_counted_and_named(images, tmp_path):
     whole = (images / "b.jpg").read_bytes()
     (images / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -155,6 +179,22 @@ def test_two_generators_do_not_share_a_folder(images, tmp_path):
     other = GeneratorChoice("dino", num_clusters=3)
     with pytest.raises(ValueError, match="holds masks of the generator.*superpixels.*choose"):
         generate_masks(images, tmp_path / "out", other)
+
+
+def test_two_folders_of_photographs_do_not_share_an_output(images, tmp_path, monkeypatch):
+    run(images, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.png").write_bytes((images / "a.png").read_bytes())
+    with pytest.raises(ValueError, match="of the photographs in .*images, not .*other; choose"):
+        run(tmp_path / "other", tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    monkeypatch.chdir(tmp_path)
+    assert run(Path("images"), Path("out")).finished_before == 4
+    path = tmp_path / "out" / "generator.json"
+    path.write_text(json.dumps(SUPERPIXELS.__dict__))  # as it was before
+    assert run(images, tmp_path / "out").finished_before == 4
+    assert json.loads(path.read_bytes())["images"] == str(images.resolve())
 
 
 def test_photographs_without_masks_are_counted(images, tmp_path, monkeypatch):
