@@ -84,7 +84,10 @@ def read_picture(path: str | None, limits: Limits) -> NDArray[np.uint8]:
     """
     if path is None:
         raise RequestError("Choose a picture first: drop one into the field, or click an example.")
-    megabytes = os.path.getsize(path) / 1e6
+    try:
+        megabytes = os.path.getsize(path) / 1e6
+    except FileNotFoundError as error:
+        raise RequestError("The picture is no longer there: choose it again.") from error
     if megabytes > limits.upload_megabytes:
         raise RequestError(
             f"The file has {megabytes:.1f} MB; at most {limits.upload_megabytes:g} are possible."

@@ -86,3 +86,8 @@ def test_a_file_that_is_no_usable_picture_is_refused(tmp_path, content, message)
 def test_a_picture_is_asked_for():
     with pytest.raises(RequestError, match="Choose a picture first"):
         read_picture(None, LIMITS)
+
+
+def test_a_picture_that_has_gone_is_asked_for_again(tmp_path):
+    with pytest.raises(RequestError, match="no longer there: choose it again"):
+        read_picture(str(tmp_path / "gone.png"), LIMITS)
