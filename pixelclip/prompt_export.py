@@ -80,8 +80,8 @@ def export_prompts(
         The files, ``prompts.json`` last.
 
     Raises:
-        ValueError: the text encoder is not the diffusion model's, the checkpoint has no learnt
-            prompts, or a number is none of theirs.
+        ValueError: the text encoder is not the diffusion model's or its file is damaged, the
+            checkpoint has no learnt prompts, or a number is none of theirs.
         FileNotFoundError: the checkpoint or the diffusion model's text encoder is not there.
     """
     parameters = read_checkpoint(os.fspath(weights))["model"]
@@ -170,10 +170,20 @@ def _read_text_encoder(diffusion_model: Path) -> dict[str, Tensor]:
     for name in _TEXT_ENCODER_FILES:
         path = folder / name
         if path.is_file():
-            if path.suffix == ".safetensors":
-                return load_file(path)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return _read_tensors(path)
     raise FileNotFoundError(
         f"{folder} has none of {', '.join(_TEXT_ENCODER_FILES)}; expected the folder of a "
         "diffusion model as diffusers saves it."
     )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both libraries raise errors of many kinds on a damaged file
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}): it is damaged or no weights file. "
+            "Download the diffusion model's text encoder again."
+        ) from error

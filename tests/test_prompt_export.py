@@ -77,6 +77,19 @@ def test_half_precision_is_the_same_text_encoder(tiny_config, weights, diffusion
     export_prompts(tiny_config, weights, weights.parent / "words", [0], diffusion_folder)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x02}q\x00."])
+def test_a_damaged_text_encoder_is_refused(
+    tiny_config, weights, diffusion_folder, name, content, tmp_path
+):
+    folder = diffusion_folder / "text_encoder"
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} cannot be read .*damaged"):
+        export_prompts(tiny_config, weights, tmp_path / "words", diffusion_model=diffusion_folder)
+    assert not (tmp_path / "words").exists()
+
+
 def test_another_text_encoder_is_refused_and_nothing_written(
     tiny_config, weights, diffusion_folder
 ):

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         _export(options)
-    except (OSError, ValueError, ImportError, ExportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, ExportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

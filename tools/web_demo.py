@@ -6,6 +6,7 @@ for photographs.
 """
 
 import argparse
+import contextlib
 import sys
 import threading
 from collections.abc import Sequence
@@ -35,16 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     parser.add_argument("--opts", nargs="+", default=[], help="KEY VALUE pairs, as in training")
     options = parser.parse_args(arguments)
-    limits = Limits(**{name: getattr(options, name) for name in vars(Limits())})
     note = TOY_NOTE if options.config_file == TOY_CONFIG else ""
     try:
+        limits = Limits(**{name: getattr(options, name) for name in vars(Limits())})
         models = PageModels(
             options.config_file, options.weights, options.opts, seconds=limits.seconds
         )
-        with serve(models, limits, options.host, options.port, note) as address:
+        with (
+            contextlib.closing(models),
+            serve(models, limits, options.host, options.port, note) as address,
+        ):
             print(f"The page is at {address} (Ctrl-C ends it).", flush=True)
             threading.Event().wait()
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

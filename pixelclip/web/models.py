@@ -17,6 +17,8 @@ from pixelclip.web.segmentation import LabelMap
 
 OURS, PLAIN = "PixelCLIP", "plain CLIP"
 
+_CLOSING = "The page is closing: ask again when it is back."
+
 _Result = TypeVar("_Result")
 
 
@@ -64,8 +66,8 @@ class PageModels:
             names: of the classes.
 
         Raises:
-            RequestError: it took too long, CLIP's own weights cannot be loaded, or the words or the
-                picture cannot be used.
+            RequestError: it took too long, CLIP's own weights cannot be loaded, the words or the
+                picture cannot be used, or the page is closing.
         """
         predictor = self._predictor if model == OURS else self._load_plain()
         return self._in_time(
@@ -73,6 +75,10 @@ class PageModels:
                 predictor(picture, list(names), background_threshold=-1.0, background_words=())
             )
         )
+
+    def close(self) -> None:
+        """Begin no more work, without waiting for what has begun; who waits gets a RequestError."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _load_plain(self) -> Predictor:
         with self._loading:
@@ -85,16 +91,26 @@ class PageModels:
             return self._plain
 
     def _in_time(self, work: Callable[[], _Result]) -> _Result:
-        """Do it in the one working thread, which goes on where nobody waits for it any more."""
+        """Do it in the one working thread, which ends what it has begun even if nobody waits."""
+        future = self._submit(work)
         try:
-            return self._worker.submit(work).result(timeout=self.seconds)
+            return future.result(timeout=self.seconds)
         except concurrent.futures.TimeoutError as error:
+            future.cancel()  # what has not begun would only delay the others
             raise RequestError(
                 f"This took longer than {self.seconds:g} seconds and was given up. Try a smaller "
                 "picture, fewer words, or later, when fewer people ask."
             ) from error
+        except concurrent.futures.CancelledError as error:
+            raise RequestError(_CLOSING) from error
         except ValueError as error:  # says what is wrong with the words or the picture
             raise RequestError(str(error)) from error
+
+    def _submit(self, work: Callable[[], _Result]) -> concurrent.futures.Future[_Result]:
+        try:
+            return self._worker.submit(work)
+        except RuntimeError as error:  # after close()
+            raise RequestError(_CLOSING) from error
 
 
 def _plain_config(cfg: CfgNode, predictor: Predictor) -> CfgNode:

@@ -14,6 +14,7 @@ from pixelclip.web.examples import write_examples
 from pixelclip.web.models import PageModels
 from pixelclip.web.request import Limits
 from pixelclip.web.segmentation import Segmentation
+from pixelclip.web.uploads import find_upload, refuse_addresses
 from pixelclip.web.viewer import DOWNLOAD_SCRIPT, SCRIPT, STYLE, TEMPLATE
 
 TITLE = "PixelCLIP: any words, every pixel"
@@ -64,6 +65,8 @@ def build_page(models: PageModels, limits: Limits, folder: Path, note: str = "")
         with left:
             _add_examples(gradio, actions, folder, inputs, shown)
         _connect(gradio, actions, shown, inputs, start)
+    for component in blocks.blocks.values():
+        refuse_addresses(component)
     return blocks.queue(max_size=_WAITING_REQUESTS)
 
 
@@ -81,7 +84,9 @@ def _add_request(gradio: Any, limits: Limits, has_plain: bool) -> tuple[Any, Any
     )
     # Its own preprocessing opens the file without limits. (A subclass of a component would make
     # Gradio write a stub file beside this one.)
-    picture.preprocess = lambda payload: None if payload is None else payload.path
+    picture.preprocess = lambda payload: (
+        None if payload is None else find_upload(payload.path, picture.GRADIO_CACHE)
+    )
     words = gradio.Textbox(
         label="Words",
         info="Any words, separated by commas; synonyms of a class by slashes (sofa / couch).",

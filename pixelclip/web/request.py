@@ -1,5 +1,6 @@
 """What a person asks the page for: a picture and words, within limits."""
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pixelclip.data.image_reading import ImageReadError, read_rgb_image
 from pixelclip.data.vocabularies import SYNONYM_SEPARATOR
 
 _KINDS = "JPEG, PNG, WebP, TIFF or BMP"
+# Labels are of 8 bits, and 255 is no class.
+_MOST_CLASSES = 255
 
 
 class RequestError(ValueError):
@@ -26,9 +29,12 @@ class Limits:
         upload_megabytes: size of a picture's file, in 10**6 bytes.
         megapixels: size of a picture, in 10**6 pixels.
         working_side: a larger picture is scaled down until its longer side has so many pixels.
-        words: number of classes.
+        words: number of classes, at most 255: labels have 8 bits, and one stands for no class.
         word_length: of a class with its synonyms, in characters.
         seconds: that a picture may take.
+
+    Raises:
+        ValueError: a limit is not positive and finite, or there are too many words.
     """
 
     upload_megabytes: float = 20.0
@@ -37,6 +43,16 @@ class Limits:
     words: int = 100
     word_length: int = 80
     seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"The limit {name} is {value}; expected a positive number.")
+        if self.words > _MOST_CLASSES:
+            raise ValueError(
+                f"The limit words is {self.words}; expected 1 to {_MOST_CLASSES}, as the labels "
+                "have 8 bits."
+            )
 
 
 def parse_words(text: str, limits: Limits) -> tuple[str, ...]:
@@ -84,7 +100,10 @@ def read_picture(path: str | None, limits: Limits) -> NDArray[np.uint8]:
     """
     if path is None:
         raise RequestError("Choose a picture first: drop one into the field, or click an example.")
-    megabytes = os.path.getsize(path) / 1e6
+    try:
+        megabytes = os.path.getsize(path) / 1e6
+    except FileNotFoundError as error:
+        raise RequestError("The picture is no longer there: choose it again.") from error
     if megabytes > limits.upload_megabytes:
         raise RequestError(
             f"The file has {megabytes:.1f} MB; at most {limits.upload_megabytes:g} are possible."

@@ -49,3 +49,12 @@ def test_mistakes_are_said_and_nothing_is_written(
     assert run(*arguments) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_cannot_be_downloaded_are_said(tmp_path, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("The weights 'openai' could not be downloaded.")
+
+    monkeypatch.setattr(export.Predictor, "from_config", refuse)
+    assert run("text", "--output", str(tmp_path / "a.npz"), "--words", "sky") == 1
+    assert capsys.readouterr().err == "error: The weights 'openai' could not be downloaded.\n"

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import web_demo
 
-from pixelclip.web.request import Limits
+from pixelclip.web.models import OURS
+from pixelclip.web.request import Limits, RequestError
 
 
 @pytest.mark.parametrize(
@@ -10,6 +12,8 @@ from pixelclip.web.request import Limits
         (["--config-file", "none.yaml"], "none.yaml"),
         (["--weights", "none.pth"], "none.pth"),
         (["--opts", "MODEL.NONE", "1"], "MODEL.NONE"),
+        (["--max-words", "300"], "The limit words is 300; expected 1 to 255"),
+        (["--max-seconds", "0"], "The limit seconds is 0.0; expected a positive"),
     ],
 )
 def test_mistakes_are_said(arguments, message, capsys):
@@ -17,10 +21,20 @@ def test_mistakes_are_said(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_weights_that_cannot_be_downloaded_are_said(monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise RuntimeError("The weights 'openai' could not be downloaded.")
+
+    monkeypatch.setattr(web_demo, "PageModels", refuse)
+    assert web_demo.main([]) == 1
+    assert capsys.readouterr().err == "error: The weights 'openai' could not be downloaded.\n"
+
+
 def test_limits_and_address_are_passed_on(monkeypatch, capsys):
-    served = []
+    served, closed = [], []
 
     def serve(models, limits, host, port, note):
+        closed.append(models)
         served.append((models.seconds, limits, host, port, "tiny CLIP" in note))
         raise OSError("the port is taken")
 
@@ -29,3 +43,5 @@ def test_limits_and_address_are_passed_on(monkeypatch, capsys):
     assert web_demo.main(arguments) == 1
     assert served == [(1.5, Limits(words=3, seconds=1.5), "127.0.0.1", 8000, True)]
     assert capsys.readouterr().err == "error: the port is taken\n"
+    with pytest.raises(RequestError, match="The page is closing"):
+        closed[0].label(OURS, np.zeros((32, 32, 3), np.uint8), ["sky"])

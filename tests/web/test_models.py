@@ -1,4 +1,5 @@
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -39,6 +40,58 @@ def test_what_takes_too_long_is_given_up(monkeypatch):
             models.label(OURS, PICTURE, NAMES)
     finally:
         go_on.set()
+
+
+def test_what_was_given_up_does_not_wait_in_the_way(monkeypatch):
+    models = PageModels(TOY_CONFIG, seconds=0.2)
+    predict, go_on, started = models._predictor, threading.Event(), []
+
+    def wait(*_, **__):
+        started.append(1)
+        go_on.wait()
+        raise ValueError("too late")
+
+    monkeypatch.setattr(models, "_predictor", wait)
+    for _ in range(5):
+        with pytest.raises(RequestError, match="was given up"):
+            models.label(OURS, PICTURE, NAMES)
+    go_on.set()
+    monkeypatch.setattr(models, "_predictor", predict)
+    models.seconds = 60.0
+    assert models.label(OURS, PICTURE, NAMES).labels.shape == PICTURE.shape[:2]
+    assert len(started) == 1
+
+
+def test_a_closed_page_does_not_wait_for_its_work(monkeypatch):
+    models = PageModels(TOY_CONFIG, seconds=60.0)
+    go_on, started, results = threading.Event(), threading.Event(), []
+
+    def wait(*_, **__):
+        started.set()
+        go_on.wait()
+        raise ValueError("too late")
+
+    def ask():
+        try:
+            models.label(OURS, PICTURE, NAMES)
+        except RequestError as error:
+            results.append(str(error))
+
+    monkeypatch.setattr(models, "_predictor", wait)
+    visitors = [threading.Thread(target=ask) for _ in range(2)]
+    visitors[0].start()
+    started.wait()
+    visitors[1].start()
+    while not models._worker._work_queue.qsize():
+        time.sleep(0.01)
+    models.close()  # would hang here if it waited
+    visitors[1].join(timeout=60)
+    assert results == ["The page is closing: ask again when it is back."]
+    go_on.set()
+    visitors[0].join(timeout=60)
+    assert results[1:] == ["too late"]
+    with pytest.raises(RequestError, match="The page is closing"):
+        models.label(OURS, PICTURE, NAMES)
 
 
 def test_words_that_do_not_fit_are_a_sentence(toy_models):

@@ -86,3 +86,21 @@ def test_a_file_that_is_no_usable_picture_is_refused(tmp_path, content, message)
 def test_a_picture_is_asked_for():
     with pytest.raises(RequestError, match="Choose a picture first"):
         read_picture(None, LIMITS)
+
+
+@pytest.mark.parametrize("name", list(vars(Limits())))
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_a_limit_that_is_not_positive_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"limit {name} is {value}; expected a positive"):
+        Limits(**{name: value})
+
+
+def test_more_words_than_labels_can_hold_are_refused():
+    assert Limits(words=255).words == 255
+    with pytest.raises(ValueError, match="limit words is 256; expected 1 to 255"):
+        Limits(words=256)
+
+
+def test_a_picture_that_has_gone_is_asked_for_again(tmp_path):
+    with pytest.raises(RequestError, match="no longer there: choose it again"):
+        read_picture(str(tmp_path / "gone.png"), LIMITS)
