@@ -171,6 +171,12 @@ class PixelCLIP(nn.Module):
         # The classifier belongs to the text encoder's weights: new weights, new classifier.
         self.register_load_state_dict_post_hook(_forget_text_classifier)
         self._exchange = RowExchange()
+        self._register_statistics()
+        if compile_modules:
+            _compile_in_place(image_encoder, teacher.image_encoder, mask_decoder)
+
+    def _register_statistics(self) -> None:
+        """What the latest training batch leaves for monitoring and for the sum over parts."""
         # Masks per cluster (K,) in the latest training batch of all processes, for monitoring.
         self.register_buffer("cluster_usage", torch.zeros(0, dtype=torch.long), False)
         # See training_statistics.py; the agreement is that of this process's images.
@@ -178,8 +184,6 @@ class PixelCLIP(nn.Module):
         self.register_buffer("teacher_agreement", torch.zeros(()), False)
         # Number of pixels, scalar int64, over which that batch's loss is the mean.
         self.register_buffer("counted_pixels", torch.zeros((), dtype=torch.long), False)
-        if compile_modules:
-            _compile_in_place(image_encoder, teacher.image_encoder, mask_decoder)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
