@@ -1,7 +1,7 @@
 """Paint stuff and things into a picture, and keep which pixels each part covers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,11 +65,13 @@ class Layer:
         name: class name.
         mask: (H, W) bool, the pixels that are still seen.
         parts: such a mask for each part; none for stuff.
+        part_names: the words for the parts.
     """
 
     name: str
     mask: Mask
-    parts: list[Mask]
+    parts: list[Mask] = field(default_factory=list)
+    part_names: list[str] = field(default_factory=list)
 
 
 class Painting:
@@ -89,7 +91,7 @@ class Painting:
         """Paint stuff of a texture (H, W, 3) where the coverage (H, W) in 0..1 says."""
         self._paint(texture, coverage, (slice(None), slice(None)))
         self._cover(coverage > 0.5)
-        self.layers.append(Layer(name, coverage > 0.5, []))
+        self.layers.append(Layer(name, coverage > 0.5))
 
     def paint_thing(
         self, rng: np.random.Generator, name: str, centre: tuple[float, float], extent: float
@@ -104,7 +106,7 @@ class Painting:
         """
         shape = _recolour(rng, make_shape(rng, name))
         placement = _random_placement(rng, extent)
-        layer = Layer(name, np.zeros(self.size, bool), [])
+        layer = Layer(name, np.zeros(self.size, bool), part_names=[part.name for part in shape])
         for part in shape:
             polygons = [polygon @ placement + centre for polygon in part.polygons]
             coverage, window = draw_coverage(polygons, self.size)

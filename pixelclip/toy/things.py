@@ -289,6 +289,15 @@ _SHAPES: dict[str, Callable[[np.random.Generator], Shape]] = {
 THING_NAMES: tuple[str, ...] = tuple(_SHAPES)
 
 
+# The words for the parts of things.
+PART_NAMES: tuple[str, ...] = (
+    "wall", "roof", "door", "window", "chimney", "trunk", "needles", "leaves", "cabin", "body",
+    "wheel", "hub", "tail", "fin", "eye", "mast", "sail", "hull", "glass", "neck", "cap", "label",
+    "stem", "dot", "rung", "rail", "stalk", "leaf", "petal", "centre", "pole", "foot", "shade",
+    "handle", "rim", "leg", "beak", "head", "wing",
+)  # fmt: skip
+
+
 def make_shape(rng: np.random.Generator, name: str) -> Shape:
     """Make a thing's parts, each time of other proportions.
 

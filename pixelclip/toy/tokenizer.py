@@ -1,7 +1,7 @@
 """The tiny CLIP's tokenizer: CLIP's own, with only the merges that the world's words need.
 
 Words of the world, and of the prompt templates, get the same pieces as from CLIP's tokenizer; other
-words fall into smaller ones. So 791 tokens take the place of 49,408.
+words fall into smaller ones. So 898 tokens take the place of 49,408.
 """
 
 import gzip
@@ -13,16 +13,18 @@ from open_clip.tokenizer import SimpleTokenizer
 from pixelclip.atomic_write import atomic_writer
 from pixelclip.modeling.prompt_templates import PROMPT_TEMPLATE_SETS, get_prompt_templates
 from pixelclip.toy.captions import all_caption_words
+from pixelclip.toy.colours import COLOUR_NAMES
 from pixelclip.toy.scenes import CLASS_NAMES
+from pixelclip.toy.things import PART_NAMES
 
 Merge = tuple[str, str]
 
 
 def world_words() -> tuple[str, ...]:
-    """The lower-case words of captions, class names and prompt templates, and the placeholder."""
+    """The lower-case words of captions and prompt templates, and the placeholder."""
     templates = [t for name in PROMPT_TEMPLATE_SETS for t in get_prompt_templates(name)]
     sentences = [t.format("", article="a", category="") for t in templates]
-    texts = [*sentences, *all_caption_words(), *CLASS_NAMES]
+    texts = [*sentences, *all_caption_words(), *CLASS_NAMES, *PART_NAMES, *COLOUR_NAMES]
     letters = ("".join(c if c.isalpha() else " " for c in text.lower()) for text in texts)
     return tuple(sorted({word for text in letters for word in text.split()} | {"{}"}))
 

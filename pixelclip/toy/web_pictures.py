@@ -5,20 +5,24 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelclip.toy.captions import make_caption
-from pixelclip.toy.painting import Painting
+from pixelclip.toy.captions import Sight, make_caption
+from pixelclip.toy.colours import name_colour
+from pixelclip.toy.painting import Layer, Mask, Painting
 from pixelclip.toy.textures import STUFF_NAMES, Size, draw_stuff, smooth_noise
 from pixelclip.toy.things import THING_NAMES
 
 # Side of a picture in pixels.
 PICTURE_SIDE = 48
 
+# What shows fewer pixels is not spoken of.
+_SMALLEST_SIGHT = 10
+
 # Length of a thing's longer side, in pixels.
 _EXTENT = (18, 58)
 
 
 class WebPicture(NamedTuple):
-    """A picture (48, 48, 3) uint8 with its caption and the names of all that it shows."""
+    """A picture (48, 48, 3) uint8 with its caption and the class names of what it shows."""
 
     pixels: NDArray[np.uint8]
     caption: str
@@ -38,8 +42,22 @@ def make_web_picture(seed: int, index: int) -> WebPicture:
     for name in things:
         x, y = rng.uniform(12, PICTURE_SIDE - 12, size=2)
         painting.paint_thing(rng, name, (x, y), rng.uniform(*_EXTENT))
-    caption = make_caption(rng, things, stuff)
-    return WebPicture(painting.finish(rng), caption, tuple(things + stuff))
+    seen = [layer for layer in painting.layers if layer.mask.sum() >= _SMALLEST_SIGHT]
+    caption = make_caption(
+        rng,
+        [_describe(painting, layer) for layer in seen if layer.parts],
+        [_describe(painting, layer) for layer in seen if not layer.parts],
+    )
+    return WebPicture(painting.finish(rng), caption, tuple(layer.name for layer in seen))
+
+
+def _describe(painting: Painting, layer: Layer) -> Sight:
+    def colour_of(mask: Mask) -> str:
+        return name_colour(painting.pixels[mask].mean(axis=0).clip(0, 1).tolist())
+
+    parts = zip(layer.part_names, layer.parts, strict=True)
+    named = [(name, colour_of(mask)) for name, mask in parts if mask.sum() >= _SMALLEST_SIGHT]
+    return Sight(layer.name, colour_of(layer.mask), tuple(named))
 
 
 def cut_in_two(rng: np.random.Generator, size: Size) -> NDArray[np.float32]:

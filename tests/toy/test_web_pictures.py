@@ -3,6 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from pixelclip.modeling.clip_loader import load_clip_config, load_tokenizer
 from pixelclip.toy.scenes import CLASS_NAMES
 from pixelclip.toy.textures import STUFF_NAMES
 from pixelclip.toy.things import THING_NAMES
@@ -43,6 +44,13 @@ def test_captions_speak_of_the_picture_only(pictures):
     for picture in pictures:
         mentioned = set(picture.caption.split()) & set(CLASS_NAMES)
         assert mentioned <= set(picture.names)
+
+
+def test_every_caption_fits_into_the_context(pictures):
+    tokenizer = load_tokenizer("toy")
+    longest = max(len(tokenizer.encode(picture.caption)) for picture in pictures)
+    # With start and end, and with room for captions that these pictures happen not to have.
+    assert longest + 2 < 0.8 * load_clip_config("toy")["text_cfg"]["context_length"]
 
 
 def test_a_cut_leaves_two_sides():
