@@ -21,9 +21,15 @@ def main() -> None:
         "--dataset", default=REPORTED_ON, choices=[REPORTED_ON, "toy_scenes_val"],
         help="test to report, val to choose settings",
     )  # fmt: skip
+    parser.add_argument(
+        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE",
+        help="config keys and values for all variants, at the end",
+    )  # fmt: skip
     arguments = parser.parse_args()
     variants = [variant for variant in VARIANTS if variant.name in arguments.variants]
-    table = reproduce_ablations(variants, arguments.seeds, arguments.output, arguments.dataset)
+    table = reproduce_ablations(
+        variants, arguments.seeds, arguments.output, arguments.dataset, arguments.options
+    )
     print(table.read_text())
 
 

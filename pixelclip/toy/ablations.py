@@ -104,6 +104,11 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(_CLUSTERS, "k = 12", ("MODEL.PIXELCLIP.NUM_CLUSTERS", 12)),
     Variant(_CLUSTERS, "k = 48", ("MODEL.PIXELCLIP.NUM_CLUSTERS", 48)),
     Variant(
+        _CLUSTERS,
+        "k = 48, twice the batch",
+        ("MODEL.PIXELCLIP.NUM_CLUSTERS", 48, "SOLVER.IMS_PER_BATCH", 16),
+    ),
+    Variant(
         _MASKS,
         "k-means of the toy CLIP's own features, like the paper's DINO masks",
         ("DATASETS.TRAIN", ("toy_scenes_clip_masks_train",)),
@@ -141,7 +146,11 @@ def toy_config(
 
 
 def reproduce_ablations(
-    variants: Sequence[Variant], seeds: Sequence[int], output: Path, dataset: str = REPORTED_ON
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    output: Path,
+    dataset: str = REPORTED_ON,
+    options: Sequence[Any] = (),
 ) -> Path:
     """Train and evaluate each variant with each seed, and write the table.
 
@@ -152,23 +161,44 @@ def reproduce_ablations(
         seeds: for the trainings; a training-free variant is evaluated once.
         output: folder for the runs and for ``ablations.md`` and ``ablations.json``.
         dataset: labelled scenes to measure on.
+        options: config keys and values, alternating, for all variants.
 
     Returns:
         Path of the table.
+
+    Raises:
+        ValueError: the folder holds runs with other options.
     """
     output.mkdir(parents=True, exist_ok=True)
+    _check_options(output / dataset, options)
     runs = [(v, seed) for seed in seeds for v in variants if v.is_trained or seed == seeds[0]]
     results: dict[str, list[dict[str, float]]] = {}
     for variant, seed in tqdm(runs, "ablations", unit="run"):
-        figures = run_variant(variant, seed, output / dataset, dataset)
+        figures = run_variant(variant, seed, output / dataset, dataset, options)
         results.setdefault(variant.name, []).append(figures)
         _write(output / "ablations.json", json.dumps(results, indent=2))
         _write(output / "ablations.md", ablation_table(variants, results))
     return output / "ablations.md"
 
 
-def run_variant(variant: Variant, seed: int, output: Path, dataset: str) -> dict[str, float]:
+def _check_options(folder: Path, options: Sequence[Any]) -> None:
+    stored, given = folder / "options.json", [str(option) for option in options]
+    if not stored.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(stored, json.dumps(given))
+    elif (before := json.loads(stored.read_text())) != given:
+        raise ValueError(
+            f"{folder} holds runs with the options {before}, and these are {given}: give the same "
+            "options, or another output folder."
+        )
+
+
+def run_variant(
+    variant: Variant, seed: int, output: Path, dataset: str, options: Sequence[Any] = ()
+) -> dict[str, float]:
     """Train a variant with a seed, unless that is done, and return its figures in percent.
+
+    The variant's own overrides come after the options.
 
     Returns:
         ``mIoU`` over all classes, ``stuff`` and ``things``.
@@ -178,7 +208,7 @@ def run_variant(variant: Variant, seed: int, output: Path, dataset: str) -> dict
     if stored.exists():
         figures: dict[str, float] = json.loads(stored.read_text())
         return figures
-    cfg = toy_config(variant.overrides, dataset, folder, seed)
+    cfg = toy_config((*options, *variant.overrides), dataset, folder, seed)
     if "toy_scenes_clip_masks_train" in cfg.DATASETS.TRAIN:
         write_clip_masks(cfg)
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 
 from pixelclip.toy import ablations
 from pixelclip.toy.ablations import (
@@ -95,6 +96,25 @@ def test_a_run_begins_with_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for folder, seed in (("first", 5), ("again", 5), ("other", 6))
     )
     assert first == again != other
+
+
+def test_options_are_for_all_variants_and_stay_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, int]] = []
+
+    def pretend(cfg: CfgNode) -> dict[str, dict[str, float]]:
+        seen.append((cfg.SOLVER.AMP.ENABLED, cfg.MODEL.PIXELCLIP.NUM_CLUSTERS))
+        return {"sem_seg": {"mIoU": 1.0, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
+
+    monkeypatch.setattr(ablations, "_train", pretend)
+    variants = [VARIANTS[0], Variant("", "own", ("MODEL.PIXELCLIP.NUM_CLUSTERS", 3))]
+    options = ["SOLVER.AMP.ENABLED", "True", "MODEL.PIXELCLIP.NUM_CLUSTERS", "5"]
+    reproduce_ablations(variants, [1], tmp_path, options=options)
+    assert seen == [(True, 5), (True, 3)]
+    with pytest.raises(ValueError, match=r"options .*'5'.* and these are \[\].*another output"):
+        reproduce_ablations(variants, [2], tmp_path)
+    assert len(seen) == 2
 
 
 def test_a_run_without_a_figure_is_repeated(
