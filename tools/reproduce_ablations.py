@@ -22,13 +22,12 @@ def main() -> None:
         help="test to report, val to choose settings",
     )  # fmt: skip
     parser.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-        help="config keys and values for all variants, at the end",
-    )  # fmt: skip
+        "--opts", nargs="+", default=[], help="KEY VALUE pairs for all variants, as in training"
+    )
     arguments = parser.parse_args()
     variants = [variant for variant in VARIANTS if variant.name in arguments.variants]
     table = reproduce_ablations(
-        variants, arguments.seeds, arguments.output, arguments.dataset, arguments.options
+        variants, arguments.seeds, arguments.output, arguments.dataset, arguments.opts
     )
     print(table.read_text())
 
