@@ -47,6 +47,7 @@ from pixelclip.visualization import (
 DENSE_PATHS_BEFORE = {
     "plain": ("CLIP, patch features", "CLIP, patches"),
     "maskclip": ("CLIP, value path (MaskCLIP)", "CLIP, values"),
+    "naclip": ("CLIP, values of neighbours (NACLIP)", "CLIP, neighbours"),
     "pixelclip": ("CLIP, PixelCLIP's dense path", "CLIP, our path"),
 }
 _AFTER = ("PixelCLIP, trained with masks only", "PixelCLIP")
