@@ -2,13 +2,14 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from collections.abc import Iterator
+from typing import Any
 
 from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
 from pixelclip.data.image_mask_pairs import WHOLE_FILE, Pair, PairTable, split_suffix
+from pixelclip.data.lazy_records import LazyRecords
 from pixelclip.data.sa1b import find_sa1b_root, walk_folders
 
 logger = logging.getLogger(__name__)
@@ -16,8 +17,8 @@ logger = logging.getLogger(__name__)
 PHOTOGRAPHS = "photographs_train"
 
 
-class PhotographRecords(Sequence[dict[str, Any]]):
-    """Immutable sequence of records of the image files below a folder, in little memory.
+class PhotographRecords(LazyRecords):
+    """Records of the image files below a folder, in little memory.
 
     A record holds ``"file_name"``, ``"image_id"`` (the path below the folder, without suffix) and
     ``"image_span"``, None: the keys of a record of :class:`SA1BRecords` that concern the image.
@@ -34,16 +35,8 @@ class PhotographRecords(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._table)
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        name = self._table[range(len(self))[index]].image_name
+    def _make_record(self, position: int) -> dict[str, Any]:
+        name = self._table[position].image_name
         return {
             "file_name": os.path.join(self._root, name),
             "image_id": split_suffix(name)[0],

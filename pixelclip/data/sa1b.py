@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog
@@ -29,6 +29,7 @@ from pixelclip.data.image_mask_pairs import (
     pair_by_stem,
     split_suffix,
 )
+from pixelclip.data.lazy_records import LazyRecords
 from pixelclip.data.record_reading import FileVersion
 from pixelclip.data.tar_index import TarIndex, build_tar_index, load_tar_index
 
@@ -50,8 +51,8 @@ class _Source(NamedTuple):
     version: FileVersion | None = None  # of the tar
 
 
-class SA1BRecords(Sequence[dict[str, Any]]):
-    """Immutable sequence of records that makes each record dictionary when it is asked for.
+class SA1BRecords(LazyRecords):
+    """Records of the images of some tars and folders.
 
     A record holds plain values: ``"file_name"`` (path of the image, or of the tar that holds it),
     ``"image_id"`` (the image's name without folder and suffix), ``"image_span"`` ((offset, size) in
@@ -69,16 +70,7 @@ class SA1BRecords(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._table)
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
+    def _make_record(self, position: int) -> dict[str, Any]:
         source = np.searchsorted(self._source_ends, position, side="right")
         images, jsons, version = self._folders[source]
         name, image_span, json_span = self._table[position]
