@@ -49,6 +49,7 @@ def test_the_table_has_mean_spread_and_agreement() -> None:
         Variant("Method", PUBLISHED),
         Variant("Components", "worse one", paper="worse"),
         Variant("Components", "better one", paper="worse"),
+        Variant("Components", "unclear one", paper="worse"),
         Variant("Components", "not run"),
     ]
 
@@ -59,12 +60,14 @@ def test_the_table_has_mean_spread_and_agreement() -> None:
         PUBLISHED: runs(40.0, 42.0),
         "worse one": runs(39.0, 40.0),
         "better one": runs(45.0),
+        "unclear one": runs(39.0, 41.0),
     }
     table = ablation_table(variants, results).splitlines()
     assert table[3] == "| as published | 41.0 ± 1.4 | 41.0 ± 1.4 | 41.0 ± 1.4 |  |  |  |"
     assert table[5].endswith("| -1.5 | worse | yes |")
     assert table[6].endswith("| 45.0 | 45.0 | 45.0 | +4.0 | worse | no |")
-    assert len(table) == 7
+    assert table[7].endswith("| -1.0 | worse | undecided |")
+    assert len(table) == 8
 
 
 def test_finished_runs_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
