@@ -5,6 +5,7 @@ python datasets/prepare_toy_scenes.py
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from pixelclip.toy.ablations import REPORTED_ON, VARIANTS, reproduce_ablations
@@ -26,9 +27,12 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     variants = [variant for variant in VARIANTS if variant.name in arguments.variants]
-    table = reproduce_ablations(
-        variants, arguments.seeds, arguments.output, arguments.dataset, arguments.opts
-    )
+    try:
+        table = reproduce_ablations(
+            variants, arguments.seeds, arguments.output, arguments.dataset, arguments.opts
+        )
+    except (OSError, ValueError) as error:
+        sys.exit(f"The comparisons cannot run: {error}")
     print(table.read_text())
 
 

@@ -138,9 +138,12 @@ VARIANTS: tuple[Variant, ...] = (
 def toy_config(
     overrides: Sequence[Any], dataset: str, output: Path, seed: int, config_file: str = _CONFIG_FILE
 ) -> CfgNode:
-    """The demo's config with some keys changed, a test set, an output folder and a seed."""
-    cfg = load_config(config_file)
-    cfg.merge_from_list(list(overrides))
+    """The demo's config with some keys changed, a test set, an output folder and a seed.
+
+    Raises:
+        ValueError: a key does not exist, or a value cannot be.
+    """
+    cfg = load_config(config_file, [str(override) for override in overrides])
     cfg.DATASETS.TEST = (dataset,)
     cfg.OUTPUT_DIR = str(output)
     cfg.SEED = seed
@@ -170,9 +173,10 @@ def reproduce_ablations(
         Path of the table.
 
     Raises:
-        ValueError: the folder holds runs with other options.
+        ValueError: a config key or value cannot be, or the folder holds runs with other options.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    for variant in variants:
+        toy_config((*options, *variant.overrides), dataset, output, seeds[0])
     _check_options(output / dataset, options)
     runs = [(v, seed) for seed in seeds for v in variants if v.is_trained or seed == seeds[0]]
     results: dict[str, list[dict[str, float]]] = {}

@@ -120,6 +120,13 @@ def test_options_are_for_all_variants_and_stay_the_same(
     assert len(seen) == 2
 
 
+def test_a_bad_option_leaves_nothing_behind(tmp_path: Path) -> None:
+    for options in (["SOLVER.NOPE", "1"], ["SOLVER.MAX_ITER"], ["SOLVER.MAX_ITER", "0"]):
+        with pytest.raises(ValueError, match=r"SOLVER\.(NOPE|MAX_ITER)"):
+            reproduce_ablations(VARIANTS, [1], tmp_path / "out", options=options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_without_a_figure_is_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
