@@ -1,6 +1,8 @@
 """The repeated comparisons: what each variant changes, resuming, the table."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,27 @@ def test_options_are_for_all_variants_and_stay_the_same(
     with pytest.raises(ValueError, match=r"options .*'5'.* and these are \[\].*another output"):
         reproduce_ablations(variants, [2], tmp_path)
     assert len(seen) == 2
+
+
+def test_two_processes_make_a_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    is_running, may_end = threading.Event(), threading.Event()
+
+    def pretend(cfg: CfgNode) -> dict[str, dict[str, float]]:
+        calls.append(cfg.OUTPUT_DIR)
+        is_running.set()
+        assert may_end.wait(60)
+        return {"sem_seg": {"mIoU": 1.0, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
+
+    monkeypatch.setattr(ablations, "_train", pretend)
+    with ThreadPoolExecutor(2) as pool:  # a lock on a file is as good between threads
+        first = pool.submit(run_variant, VARIANTS[0], 1, tmp_path, "toy_scenes_val")
+        assert is_running.wait(60)
+        second = pool.submit(run_variant, VARIANTS[0], 1, tmp_path, "toy_scenes_val")
+        assert not wait([second], timeout=0.5).done
+        may_end.set()
+        assert first.result(60) == second.result(60)
+    assert len(calls) == 1
 
 
 def test_a_bad_option_leaves_nothing_behind(tmp_path: Path) -> None:
