@@ -216,7 +216,7 @@ def test_from_config_finds_our_configs_from_any_folder(tmp_path, monkeypatch, pi
     overrides = ("MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64")
     predictor = Predictor.from_config("configs/demo/toy.yaml", overrides=overrides)
     assert predictor(pictures[0], "toy_scenes_20").labels.shape == (30, 40)
-    assert predictor.model.image_encoder.dense_path.__name__ == "maskclip"
+    assert predictor.model.image_encoder.dense_path.__name__ == "naclip"
     with pytest.raises(FileNotFoundError, match=r"'configs/none.yaml'.*configs/demo/toy\.yaml"):
         Predictor.from_config("configs/none.yaml")
 

@@ -16,8 +16,7 @@ PICTURE = make_scene(13, 0).pixels
 
 
 def test_both_label_maps_are_the_predictors(toy_models):
-    for model, dense_path in ((OURS, "maskclip"), (PLAIN, "plain")):
-        overrides = ("MODEL.CLIP.DENSE_PATH", dense_path)
+    for model, overrides in ((OURS, ()), (PLAIN, ("MODEL.CLIP.DENSE_PATH", "plain"))):
         expected = Predictor.from_config(TOY_CONFIG, overrides=overrides)(PICTURE, list(NAMES))
         found = toy_models.label(model, PICTURE, NAMES)
         np.testing.assert_array_equal(found.labels, expected.labels)
