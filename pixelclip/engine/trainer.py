@@ -1,9 +1,10 @@
 """Detectron2's default trainer, with PixelCLIP's data, solver and checkpoints."""
 
+import contextlib
 import functools
 import logging
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.logger import log_first_n, setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import ConcatDataset
@@ -43,7 +44,7 @@ from pixelclip.engine.process_watch import ProcessWatch
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
 from pixelclip.engine.training_step import BadNumbersError, TrainingStep
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
-from pixelclip.evaluation.benchmark import takes_given_masks
+from pixelclip.evaluation.benchmark import NoTestSetError, takes_given_masks
 from pixelclip.evaluation.evaluation_loader import build_evaluation_loader
 
 logger = logging.getLogger(__name__)
@@ -53,14 +54,15 @@ class Trainer(DefaultTrainer):
     """Train and evaluate PixelCLIP.
 
     A checkpoint holds the model with its teacher, optimizer, schedule, seed and place in the data,
-    so that a resumed run continues exactly; with the same seed, two runs on one machine agree.
+    so that a resumed run continues exactly; with the same seed, two runs on one CPU agree.
 
     Args:
         cfg: a config with PixelCLIP's keys.
 
     Raises:
-        ValueError, FileNotFoundError: a config that cannot run or a data set that is not there,
-            before any training; in the other processes RuntimeError, which names the rank.
+        ValueError, FileNotFoundError: a config that cannot run or a training set that is not there,
+            before any training; in the other processes RuntimeError, which names the rank. A test
+            set that is not there is a warning.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -71,7 +73,7 @@ class Trainer(DefaultTrainer):
             setup_logger()
         check_same_config(cfg)
         do_together(lambda: self._check(cfg))
-        do_together(lambda: Benchmark(cfg).prepare(lambda name: self.build_evaluator(cfg, name)))
+        do_together(lambda: self._look_for_test_sets(cfg))
         self.cfg = cfg = _scale_to_processes(cfg)
         check_batch_split(cfg, comm.get_world_size())
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -100,6 +102,11 @@ class Trainer(DefaultTrainer):
         check_run_config(cfg)
         if {"sa1b_train", PHOTOGRAPHS} & set(cfg.DATASETS.TRAIN):
             find_sa1b_root()
+
+    @classmethod
+    def _look_for_test_sets(cls, cfg: CfgNode) -> None:
+        with _continuing_without_test_sets():
+            Benchmark(cfg).prepare(lambda name: cls.build_evaluator(cfg, name))
 
     def train(self) -> Any:
         """Train; see Detectron2's trainer.
@@ -190,12 +197,12 @@ class Trainer(DefaultTrainer):
         return [*hooks[:2], *ours, *map(self._make_patient, hooks[2:])]
 
     def _make_patient(self, hook: HookBase | None) -> HookBase | None:
-        """What writes files goes on where it cannot; see ``full_disk.py``."""
+        """A full disk (``full_disk.py``) or missing test sets are not to stop the training."""
         if isinstance(hook, PeriodicCheckpointer):
             num_kept = self.cfg.SOLVER.CHECKPOINTS_KEPT
             return PatientCheckpointer(self.checkpointer, hook.period, num_kept)
         if isinstance(hook, EvalHook):
-            hook._func = without_stored_result(hook._func)
+            hook._func = _continuing_without_test_sets()(without_stored_result(hook._func))
         return hook
 
     def build_writers(self) -> list[EventWriter]:
@@ -267,7 +274,7 @@ class Trainer(DefaultTrainer):
             ``DATASETS.TEST``, its metrics alone.
 
         Raises:
-            FileNotFoundError: none of the data sets is there.
+            FileNotFoundError: none of the data sets is there (a training continues without them).
         """
         names = cfg.DATASETS.TEST
         if isinstance(evaluators, DatasetEvaluator):
@@ -280,6 +287,16 @@ class Trainer(DefaultTrainer):
             reuse=given is None,
         )
         return next(iter(results.values())) if len(names) == 1 else results
+
+
+@contextlib.contextmanager
+def _continuing_without_test_sets() -> Iterator[None]:
+    """Say once that no test set is there; also a decorator of what then returns None."""
+    try:
+        yield
+    except NoTestSetError as error:
+        message = f"Training continues without evaluation. {error}"
+        log_first_n(logging.WARNING, message, key="message")
 
 
 # Keys that the records of training data sets need, and what is wrong where they lack it.

@@ -16,6 +16,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils.logger import log_first_n
 
 from pixelclip.data.vocabularies import vocabulary_of_dataset
 from pixelclip.evaluation.benchmark_table import make_rows, write_table
@@ -61,6 +62,10 @@ Vocabulary = dict[str, Any]
 
 class ResultNotStoredError(OSError):
     """An evaluation was finished, and what it found could not be written."""
+
+
+class NoTestSetError(FileNotFoundError):
+    """None of the data sets to evaluate is there."""
 
 
 class Benchmark:
@@ -134,7 +139,7 @@ class Benchmark:
     def prepare(
         self, build_evaluator: Callable[[str], DatasetEvaluator]
     ) -> tuple[dict[str, DatasetEvaluator], dict[str, str]]:
-        """Look at all data sets; say in the log which ones cannot be evaluated, and why.
+        """Look at all data sets; say in the log, once, which ones cannot be evaluated, and why.
 
         Every process must call it.
 
@@ -145,17 +150,17 @@ class Benchmark:
             The evaluators of the data sets that are there, and for each other one the reason.
 
         Raises:
-            FileNotFoundError: none of the data sets is there.
+            NoTestSetError: none of the data sets is there.
             ValueError: a data set of another kind.
         """
         gaps = find_gaps(self.names, self.mask_folder)
         if gaps and len(gaps) == len(set(self.names)):
-            raise FileNotFoundError(
-                f"No data set of DATASETS.TEST can be evaluated. {' '.join(gaps.values())} "
-                '(To train without evaluation: DATASETS.TEST "()".)'
+            raise NoTestSetError(
+                f"No data set of DATASETS.TEST can be evaluated. {' '.join(gaps.values())}"
             )
         for name, gap in gaps.items():
-            logger.warning("%s will not be evaluated. %s", name, gap)
+            # Once, not at each evaluation of a training.
+            log_first_n(logging.WARNING, f"{name} will not be evaluated. {gap}", key="message")
         names = [name for name in self.names if name not in gaps]
         for name in names:
             dataset_vocabulary(name, self.vocabulary)
@@ -183,7 +188,7 @@ class Benchmark:
             Metrics by data set, without those that cannot be evaluated.
 
         Raises:
-            FileNotFoundError, ValueError: see :meth:`prepare`.
+            NoTestSetError, ValueError: see :meth:`prepare`.
             ResultNotStoredError: in the main process, after all is evaluated and logged: a result
                 or the table could not be written.
         """

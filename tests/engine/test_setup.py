@@ -25,6 +25,24 @@ def test_merges_freezes_and_falls_back_to_the_cpu(tmp_path, monkeypatch):
     assert (tmp_path / "output" / "config.yaml").exists()
 
 
+@pytest.fixture
+def cuda_settings():
+    """torch's settings of CUDA, all off, and afterwards as they were."""
+    settings = [(torch.backends.cudnn, name) for name in ("benchmark", "allow_tf32")]
+    settings.append((torch.backends.cuda.matmul, "allow_tf32"))
+    before = [getattr(*setting) for setting in settings]
+    for setting in settings:
+        setattr(*setting, False)
+    yield settings
+    for setting, value in zip(settings, before, strict=True):
+        setattr(*setting, value)
+
+
+def test_cudnn_chooses_and_tf32_is_allowed_as_published(tmp_path, cuda_settings):
+    run_setup(tmp_path)
+    assert all(getattr(*setting) for setting in cuda_settings)
+
+
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [

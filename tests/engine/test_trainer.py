@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
@@ -152,14 +153,55 @@ def test_bad_settings_are_refused_before_any_work(
         Trainer(train_config)
 
 
-@pytest.mark.parametrize("variable", ["SAM_DATASETS", "DETECTRON2_DATASETS"])
-def test_missing_roots_are_named(train_config, monkeypatch, tmp_path, variable):
-    train_config.DATASETS.TEST = ("voc_2012_test_sem_seg",)
-    if variable == "SAM_DATASETS":
-        train_config.DATASETS.TEST = ()
-    monkeypatch.setenv(variable, str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match=f"nowhere.*{variable}"):
+def test_missing_training_data_are_named(train_config, monkeypatch, tmp_path):
+    train_config.DATASETS.TEST = ()
+    monkeypatch.setenv("SAM_DATASETS", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*SAM_DATASETS"):
         Trainer(train_config)
+
+
+def test_a_training_goes_on_without_any_benchmark_and_says_so_once(
+    train_config, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
+    train_config.DATASETS.TEST = ("voc_2012_test_sem_seg", "ade20k_150_test_sem_seg")
+    train_config.merge_from_list(["TEST.EVAL_PERIOD", 2])
+    run(train_config)
+    assert len(log_of(train_config)) == 4
+    said = [text for text in caplog.messages if "without evaluation" in text]
+    assert len(said) == 1, "at the start, not at each of the three occasions"
+    for needed in ("prepare_voc.py", "prepare_ade20k_150.py", str(tmp_path / "nowhere")):
+        assert needed in said[0]
+
+
+def test_benchmarks_that_vanish_during_a_training_do_not_stop_it(train_config, monkeypatch):
+    trainer = make_trainer(train_config)
+    name = train_config.DATASETS.TEST[0]
+    records = DatasetCatalog.pop(name)
+    DatasetCatalog.register(name, list)
+    try:
+        trainer.train()
+    finally:
+        DatasetCatalog.remove(name)
+        DatasetCatalog.register(name, records)
+    assert len(log_of(train_config)) == 4
+
+
+def test_evaluating_in_between_does_not_change_the_training(train_config, tmp_path, monkeypatch):
+    without = run(train_config)
+    evaluations = []
+    evaluate = Trainer.test.__func__
+    counted = classmethod(lambda cls, *a: evaluations.append(1) or evaluate(cls, *a))
+    monkeypatch.setattr(Trainer, "test", counted)
+    evaluating = train_config.clone()
+    evaluating.TEST.EVAL_PERIOD = 1
+    evaluating.OUTPUT_DIR = str(tmp_path / "evaluating")
+    Path(evaluating.OUTPUT_DIR).mkdir()
+    other = run(evaluating)
+    assert log_of(evaluating) == log_of(train_config)
+    for name, value in without.model.state_dict().items():
+        assert torch.equal(other.model.state_dict()[name], value), name
+    assert len(evaluations) == 4
 
 
 def test_missing_weights_are_named_before_anything_is_built(train_config, monkeypatch):

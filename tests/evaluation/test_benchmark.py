@@ -254,10 +254,13 @@ def test_a_training_with_a_gap_says_so_at_the_start_and_goes_on(
 ):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
     train_config.DATASETS.TEST = (*train_config.DATASETS.TEST, ABSENT)
+    train_config.TEST.EVAL_PERIOD = 2
     with caplog.at_level("WARNING"):
         trainer = Trainer(train_config)
-    assert f"{ABSENT} will not be evaluated. {ABSENT}: not found below" in caplog.text
+    warning = f"{ABSENT} will not be evaluated. {ABSENT}: not found below"
+    assert caplog.text.count(warning) == 1
     trainer.train()
+    assert caplog.text.count(warning) == 1, "not at each evaluation"
     assert list(trainer._last_eval_results) == ["three_pictures_sem_seg"]
 
 
