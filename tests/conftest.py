@@ -93,6 +93,12 @@ def tiny_model(tiny_config: CfgNode) -> PixelCLIP:
     return PixelCLIP(tiny_config)
 
 
+def remove_stochastic_depth(model: PixelCLIP) -> None:
+    """Let a ConvNeXt compute the same each time, in training too."""
+    model.image_encoder.eval()
+    model.teacher.eval()
+
+
 @pytest.fixture
 def shared_folder() -> Path:
     """Real data beside the repository, where a developer has it."""

@@ -13,7 +13,7 @@ from pixelclip.meta_arch import cosine_maps
 from pixelclip.modeling.kmeans import kmeans
 from pixelclip.modeling.training_masks import gather_training_masks
 
-from .conftest import make_batch
+from .conftest import make_batch, remove_stochastic_depth
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -34,7 +34,7 @@ def models(tiny_config_of_each):
     """The same model on the CPU and on the GPU; without stochastic depth."""
     torch.manual_seed(0)
     on_cpu = PixelCLIP(tiny_config_of_each).train()
-    on_cpu.image_encoder.eval()
+    remove_stochastic_depth(on_cpu)
     return on_cpu, copy.deepcopy(on_cpu).cuda()
 
 
@@ -127,10 +127,10 @@ def test_trains_with_a_fused_optimizer(tiny_config):
 def test_compiled_model_agrees(tiny_config_of_each):
     torch.manual_seed(0)
     model = PixelCLIP(tiny_config_of_each).cuda().train()
-    model.image_encoder.eval()
+    remove_stochastic_depth(model)
     tiny_config_of_each.MODEL.COMPILE = True
     compiled = PixelCLIP(tiny_config_of_each).cuda().train()
-    compiled.image_encoder.eval()
+    remove_stochastic_depth(compiled)
     compiled.load_state_dict(model.state_dict())
     batch = make_batch(2, 5)
     losses = [m(batch)["loss_masks"] for m in (model, compiled)]

@@ -17,7 +17,7 @@ from pixelclip.engine.launch import create_local_process_group
 from pixelclip.engine.solver import build_optimizer
 from pixelclip.engine.training_step import TrainingStep
 
-from .conftest import make_batch, make_tiny_config
+from .conftest import make_batch, make_tiny_config, remove_stochastic_depth
 
 # Masks of the four images of a batch; the first two belong to the first process.
 MASK_COUNTS = {"equal": (5, 5, 5, 5), "unequal": (9, 3, 1, 4), "one has none": (6, 5, 0, 0)}
@@ -39,7 +39,7 @@ def train(architecture, counts, rank, processes):
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     model = PixelCLIP(cfg).train()
-    model.image_encoder.eval()  # stochastic depth would differ between the processes
+    remove_stochastic_depth(model)  # it would differ between the processes
     trained = DistributedDataParallel(model) if processes > 1 else model
     optimizer = build_optimizer(cfg, model)
     assignments, losses = [], []

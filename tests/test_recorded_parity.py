@@ -20,7 +20,7 @@ from pixelclip.meta_arch import cosine_maps
 from pixelclip.modeling.target_merging import merge_masks
 from pixelclip.modeling.training_masks import gather_training_masks
 
-from .conftest import TINY_CONVNEXT, TINY_VIT, make_tiny_config
+from .conftest import TINY_CONVNEXT, TINY_VIT, make_tiny_config, remove_stochastic_depth
 from .modeling.test_losses import loss_by_gathering
 
 RECORDED = Path(__file__).with_name("recorded_parity.json")
@@ -61,7 +61,7 @@ def summarise(tensor):
 
 def figures_of(config):
     model = PixelCLIP(make_tiny_config(config)).train()
-    model.image_encoder.eval()  # without stochastic depth
+    remove_stochastic_depth(model)
     fill_with_made_up_numbers(model)
     batch = made_up_batch()
     loss = model(batch)["loss_masks"]

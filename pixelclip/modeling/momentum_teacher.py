@@ -10,8 +10,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MomentumTeacher(nn.Module):
-    """An exponential moving average of an image encoder; it never trains and stays in eval mode.
+    """An exponential moving average of an image encoder, without gradients.
 
+    Its mode follows ``train()``: like the student's, its stochastic depth is active in training.
     Source: paper section 3.2.
 
     Args:
@@ -26,7 +27,7 @@ class MomentumTeacher(nn.Module):
         super().__init__()
         if not 0.0 <= momentum <= 1.0:
             raise ValueError(f"MOMENTUM is {momentum}; it must lie between 0 and 1.")
-        self.image_encoder = copy.deepcopy(image_encoder).requires_grad_(False).eval()
+        self.image_encoder = copy.deepcopy(image_encoder).requires_grad_(False)
         self.momentum = momentum
         self._is_held = False
 
@@ -51,7 +52,3 @@ class MomentumTeacher(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Dense features (B, h, w, d) of normalised images (B, 3, H, W), without gradient."""
         return self.image_encoder(images)
-
-    def train(self, mode: bool = True) -> "MomentumTeacher":
-        """Stay in eval mode, so that stochastic depth never disturbs the targets."""
-        return super().train(False)

@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from pixelclip.modeling.clip_loader import load_clip
+from pixelclip.modeling.image_encoder import DenseImageEncoder
 from pixelclip.modeling.momentum_teacher import MomentumTeacher
 
 
@@ -32,14 +34,23 @@ def test_held_it_does_not_move_and_lets_go_after_an_error():
     assert torch.equal(teacher.image_encoder.weight, student.weight)
 
 
-def test_never_trains_and_stays_in_eval_mode():
+def test_has_no_gradients_and_follows_the_mode():
     student = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2))
     teacher = MomentumTeacher(student, momentum=0.999)
-    teacher.train()
-    assert not any(m.training for m in teacher.modules())
     assert not any(p.requires_grad for p in teacher.parameters())
-    assert not teacher(torch.ones(1, 3)).requires_grad
-    assert all(m.training for m in student.modules())
+    for mode in (True, False):
+        teacher.train(mode)
+        assert all(m.training == mode for m in teacher.modules())
+        assert not teacher(torch.ones(1, 3)).requires_grad
+
+
+def test_stochastic_depth_is_active_in_training(tiny_convnext_json):
+    encoder = DenseImageEncoder(load_clip(tiny_convnext_json, "").visual)
+    teacher = MomentumTeacher(encoder, momentum=0.999)
+    image = torch.rand(1, 3, 64, 64)
+    draws = [teacher.train()(image) for _ in range(20)]
+    assert any(not torch.equal(draws[0], draw) for draw in draws[1:])
+    assert torch.equal(teacher.eval()(image), teacher(image))
 
 
 def test_is_a_copy():
