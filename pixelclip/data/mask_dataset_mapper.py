@@ -87,8 +87,7 @@ class MaskDatasetMapper:
             ``image`` and ``image_strong`` (3, H, W) uint8 tensors in ``INPUT.FORMAT``; ``masks``
             (N, Mh, Mw) bool tensor at mask resolution, without the masks that have no pixel in this
             crop (N may be 0); ``height``, ``width`` of the photograph; ``file_name``; ``image_id``.
-            Where masks are not read, instead of ``masks``: ``visible`` (Mh, Mw) bool tensor, what
-            the strong image shows, and ``mask_seed``, a random integer.
+            Where masks are not read, ``mask_seed`` instead of ``masks``: a random integer.
 
         Raises:
             BrokenRecordError: the image, its JSON or its masks cannot be used; says which and why.
@@ -107,7 +106,7 @@ class MaskDatasetMapper:
             "image": self._to_tensor(weak),
             "image_strong": self._to_tensor(strong),
             **(
-                self._leave_out_masks(strong.shape[:2], rectangle)
+                {"mask_seed": random.randrange(2**31)}
                 if rles is None
                 else {"masks": self._masks(rles, plan, rectangle)}
             ),
@@ -146,16 +145,6 @@ class MaskDatasetMapper:
         _cover(masks, rectangle, rows, columns)
         is_visible = masks.reshape(len(masks), -1).any(axis=1)  # (N, Mh, Mw) -> (N, Mh*Mw)
         return torch.from_numpy(masks[is_visible])
-
-    def _leave_out_masks(self, size: tuple[int, int], rectangle: Rectangle) -> dict[str, Any]:
-        """What the model needs to make masks of an image of a size (height, width) itself."""
-        rows, columns = (
-            torch_nearest(side, target)
-            for side, target in zip(size, self.mask_resolution, strict=True)
-        )
-        visible = np.ones(self.mask_resolution, bool)
-        _cover(visible, rectangle, rows, columns)
-        return {"visible": torch.from_numpy(visible), "mask_seed": random.randrange(2**31)}
 
     def _count(self, error: BrokenRecordError) -> None:
         self.broken_counts[error.kind] += 1

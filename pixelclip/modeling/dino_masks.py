@@ -48,19 +48,14 @@ class DinoMasks:
         """Masks (num_masks, height, width) bool of each image, computed on a device.
 
         Args:
-            batched_inputs: each with ``image`` (3, H, W) RGB in 0..255; optionally ``visible``
-                (height, width) bool, outside of which no mask reaches, and ``mask_seed``, the seed
-                of k-means (0).
+            batched_inputs: each with ``image`` (3, H, W) RGB in 0..255, and optionally
+                ``mask_seed``, the seed of k-means (0).
             device: on which DINO then stays.
         """
         images = [inputs["image"] for inputs in batched_inputs]
         seeds = [inputs.get("mask_seed", 0) for inputs in batched_inputs]
         dino = self.load().to(device)
-        found = cluster_dino_features_of_images(dino, images, self.num_masks, seeds, self.size)
-        return [
-            masks & inputs["visible"].to(device) if "visible" in inputs else masks
-            for masks, inputs in zip(found, batched_inputs, strict=True)
-        ]
+        return cluster_dino_features_of_images(dino, images, self.num_masks, seeds, self.size)
 
 
 def cluster_dino_features(

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
+from pixelclip.data.sa1b import load_sa1b
 from pixelclip.modeling.dino_features import DinoFeatures
 from pixelclip.modeling.dino_masks import (
     DinoMasks,
@@ -8,6 +10,7 @@ from pixelclip.modeling.dino_masks import (
     cluster_dino_features_of_images,
 )
 from pixelclip.modeling.kmeans import kmeans
+from tests.conftest import SMALL_TRAINING, make_tiny_config, write_photographs
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +52,26 @@ def test_images_of_any_size(dino, size):
 CPU = torch.device("cpu")
 
 
-def test_masks_of_a_training_image_end_where_it_is_visible(dino, image):
+def test_masks_of_a_training_image_are_those_of_the_weak_image(dino, image):
     source = DinoMasks("test_vit", "", 5, (48, 64))
-    (everywhere,) = source([{"image": image}], CPU)
-    assert torch.equal(everywhere, cluster_dino_features(dino, image, 5, 0, (48, 64)))
-    visible = torch.rand(48, 64) > 0.3
-    (masks,) = source([{"image": image, "visible": visible, "mask_seed": 9}], CPU)
-    whole = cluster_dino_features(dino, image, 5, 9, (48, 64))
-    assert torch.equal(masks.any(dim=0), visible)
-    assert torch.equal(masks, whole & visible)
+    strong = image.clone()
+    strong[:, 20:60, 10:40] = 0  # the black rectangle, which does not cut them
+    (masks,) = source([{"image": image, "image_strong": strong, "mask_seed": 9}], CPU)
+    assert torch.equal(masks, cluster_dino_features(dino, image, 5, 9, (48, 64)))
+    (of_seed_zero,) = source([{"image": image}], CPU)
+    assert torch.equal(of_seed_zero, cluster_dino_features(dino, image, 5, 0, (48, 64)))
+
+
+def test_a_training_sample_has_dino_masks_everywhere(tmp_path):
+    """The strong image has a black rectangle, and the masks made for the sample cover it too."""
+    write_photographs(tmp_path / "photographs", count=1)
+    cfg = make_tiny_config("")
+    cfg.merge_from_list([*SMALL_TRAINING, "MODEL.PIXELCLIP.MASK_SOURCE", "dino"])
+    (record,) = load_sa1b(tmp_path / "photographs")
+    sample = MaskDatasetMapper(cfg).map_record(record)
+    assert (sample["image_strong"] == 0).all(dim=0).sum() >= 4 * 4
+    (masks,) = DinoMasks("test_vit", "", 5, (32, 32))([sample], CPU)
+    assert (masks.sum(dim=0) == 1).all()
 
 
 def test_random_weights_are_the_same_in_every_process(image):
