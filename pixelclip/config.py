@@ -117,7 +117,8 @@ def _pixelclip_config() -> CfgNode:
     node.PROMPT_LENGTH = 4
     # Text around the learnable tokens, which stand at "{}".
     node.PROMPT_TEMPLATE = "A photo of a {} in the scene"
-    # Set of prompt templates to average over in training instead of PROMPT_TEMPLATE; "" for none.
+    # Set of prompt templates whose text features are averaged, before they are normalised, in
+    # training instead of PROMPT_TEMPLATE; "" for none.
     node.PROMPT_ENSEMBLE = ""
     # What stands for the clusters: "prompts", or for comparison "free_vectors" or "class_names".
     node.CLUSTER_EMBEDDINGS = "prompts"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pixelclip.modeling.text_encoder import TextEncoder, find_end_positions
 
@@ -57,16 +56,13 @@ class ClassPrompts(nn.Module):
     def forward(self, text_encoder: TextEncoder) -> Tensor:
         """Cluster embeddings (K, d); gradients reach ``tokens`` through the text encoder.
 
-        Of one template they are what the text encoder gives, not L2-normalised; of several, the
-        mean of the normalised embeddings.
+        They are the mean over the templates of what the text encoder gives, not L2-normalised.
         """
         embeddings = [
             self._encode(text_encoder, ids[:length], first_slot)
             for ids, (first_slot, length) in zip(self.template_ids, self._spans, strict=True)
         ]
-        if len(embeddings) == 1:
-            return embeddings[0]
-        return F.normalize(torch.stack(embeddings), dim=-1).mean(dim=0)
+        return torch.stack(embeddings).mean(dim=0)
 
     def _encode(self, text_encoder: TextEncoder, template_ids: Tensor, first_slot: int) -> Tensor:
         """Embeddings (K, d) in the template of token ids (tokens,), the last its end token."""
