@@ -59,7 +59,9 @@ class _ChunkedSum(torch.autograd.Function):
                 scaled = partial_sum(chunk.view_as(chunk), indices) * _GRADIENT_SCALE
             total += scaled.detach() / _GRADIENT_SCALE
             if differentiate:
-                chunk_gradient, *rest = torch.autograd.grad(scaled, [chunk, *trained])
+                # As in a backward pass: autocast would round what is done in full precision.
+                with torch.autocast(items.device.type, enabled=False):
+                    chunk_gradient, *rest = torch.autograd.grad(scaled, [chunk, *trained])
                 item_gradients[indices] = chunk_gradient
                 if rest:
                     torch._foreach_add_(gradients, rest)

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pixelclip.modeling.losses import count_pixels, decoded_mask_loss, summed_cross_entropy
 from pixelclip.modeling.mask_decoder import MaskDecoder
@@ -116,3 +117,54 @@ def test_no_maps_at_all():
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad.abs().sum() == 0 for p in decoder.parameters())
+
+
+class MatrixProducts(TorchDispatchMode):
+    """Number formats of the matrix products inside; the decoder joins its kernels with them."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (torch.ops.aten.bmm.default, torch.ops.aten.mm.default):
+            self.dtypes += [a.dtype for a in args]
+        return function(*args, **(kwargs or {}))
+
+
+def gradients_under_autocast(decoder, loss_of_decoder, enabled=True):
+    decoder.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled):
+        loss = loss_of_decoder()
+    loss.backward()
+    return {name: p.grad for name, p in decoder.named_parameters()}
+
+
+def test_the_decoders_gradient_is_not_computed_under_autocast():
+    torch.manual_seed(0)
+    decoder = MaskDecoder()
+    similarity = torch.rand(6, 10, 10)
+    image_index = torch.zeros(6, dtype=torch.long)
+    covered = torch.ones(1, 24, 24, dtype=torch.bool)
+    targets = MaskTargets(torch.rand(6, 24, 24) > 0.7, image_index, covered)
+    # A power of two, by which bfloat16 divides exactly.
+    pixels = torch.tensor(2.0**12)
+
+    def loss():
+        return decoded_mask_loss(decoder, similarity, targets, pixels)
+
+    def loss_of_one_graph():
+        decoded = decoder(similarity[:, None])
+        return summed_cross_entropy(decoded, targets.masks, covered[image_index]) / pixels
+
+    with MatrixProducts() as products:
+        gradients = gradients_under_autocast(decoder, loss)
+    assert products.dtypes
+    assert set(products.dtypes) == {torch.float32}
+    in_a_backward_pass = gradients_under_autocast(decoder, loss_of_one_graph)
+    in_float32 = gradients_under_autocast(decoder, loss, enabled=False)
+    for name, gradient in gradients.items():
+        assert gradient.dtype == torch.float32
+        torch.testing.assert_close(gradient, in_a_backward_pass[name], atol=0, rtol=1e-6, msg=name)
+        error = (gradient - in_float32[name]).norm() / in_float32[name].norm()
+        assert error < 0.05, name
