@@ -327,8 +327,8 @@ class PixelCLIP(nn.Module):
             image_index: (N,) int64, ascending.
             cluster_embeddings: (K, d).
         """
+        mask_features = pool_masks(features, masks, image_index)  # (N, d)
         with torch.autocast(features.device.type, enabled=False):
-            mask_features = pool_masks(features, masks, image_index)  # (N, d)
             cosines = cosine_similarity(mask_features, cluster_embeddings.float())  # (N, K)
             return self.assignment_scale * cosines
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 def pool_masks(features: Tensor, masks: Tensor, image_index: Tensor) -> Tensor:
     """Mean feature of each mask, features taken as bilinearly upsampled to the masks' resolution.
 
-    Source: paper section 3.2.
+    In float32, under autocast too. Source: paper section 3.2.
 
     Args:
         features: (B, h, w, d) float.
@@ -25,9 +25,14 @@ def pool_masks(features: Tensor, masks: Tensor, image_index: Tensor) -> Tensor:
     Returns:
         (N, d) float32.
     """
+    with torch.autocast(features.device.type, enabled=False):
+        return _pool(features.float(), masks, image_index)
+
+
+def _pool(features: Tensor, masks: Tensor, image_index: Tensor) -> Tensor:
     batch, rows, columns, dim = features.shape
     counts = torch.bincount(image_index, minlength=batch).tolist()
-    flat_features = features.float().reshape(batch, rows * columns, dim)  # (B, h*w, d)
+    flat_features = features.reshape(batch, rows * columns, dim)  # (B, h*w, d)
     pooled = []
     # Image by image, so that only one image's masks are held as floats at a time.
     for image_masks, image_features in zip(masks.split(counts), flat_features, strict=True):

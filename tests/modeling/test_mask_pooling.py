@@ -1,9 +1,13 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from pixelclip import PixelCLIP, meta_arch
 from pixelclip.modeling.mask_pooling import pool_masks, upsampling_matrix
+
+from ..conftest import make_batch
 
 
 def pool_by_upsampling(features, masks, image_index):
@@ -37,6 +41,35 @@ def test_no_masks_give_no_features():
     features = torch.randn(2, 4, 4, 8)
     pooled = pool_masks(features, torch.zeros(0, 16, 16, dtype=torch.bool), torch.zeros(0).long())
     assert pooled.shape == (0, 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_does_not_round(dtype):
+    features = torch.randn(2, 4, 4, 8).to(dtype)
+    masks = torch.rand(5, 16, 16) > 0.5
+    arguments = (features, masks, torch.tensor([0, 0, 1, 1, 1]))
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = pool_masks(*arguments)
+    assert pooled.dtype == torch.float32
+    assert torch.equal(pooled, pool_masks(*arguments))
+
+
+@pytest.mark.parametrize("assignment", ["sinkhorn", "none"])
+def test_training_pools_in_float32_with_and_without_clusters(tiny_config, monkeypatch, assignment):
+    tiny_config.MODEL.PIXELCLIP.ASSIGNMENT = assignment
+    model = PixelCLIP(tiny_config).train()
+    calls = []
+
+    def note(*arguments):
+        calls.append((arguments, pool_masks(*arguments)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(meta_arch, "pool_masks", note)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(make_batch())
+    ((arguments, pooled),) = calls
+    assert torch.equal(pooled, pool_masks(*arguments))  # as without autocast
+    assert pooled.dtype == torch.float32
 
 
 def test_upsampling_matrix_preserves_constants():
