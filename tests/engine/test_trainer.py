@@ -160,7 +160,7 @@ def test_missing_training_data_are_named(train_config, monkeypatch, tmp_path):
         Trainer(train_config)
 
 
-def test_a_training_goes_on_without_any_benchmark_and_says_so_once(
+def test_a_training_continues_without_any_benchmark_and_says_so_once(
     train_config, monkeypatch, tmp_path, caplog
 ):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
