@@ -1,5 +1,6 @@
 """The PixelCLIP package; tools/install_detectron2.py or the official build adds Detectron2."""
 
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -63,6 +64,11 @@ MAPPED_FOLDERS = {
     "pixelclip_tools": "tools",
     "pixelclip_tools.datasets": "datasets",
 }
+# An editable install takes the folders as they are: with all packages in one place it is an entry of
+# sys.path. A finder would come too late where the working directory has a folder named pixelclip,
+# as the one that contains the clone does.
+IS_EDITABLE = "editable_wheel" in sys.argv
+PACKAGES = find_packages(include=["pixelclip", "pixelclip.*"])
 ROOT = Path(__file__).parent
 COMMANDS = [
     f"pixelclip-{script.stem.replace('_', '-')} = {package}.{script.stem}:main"
@@ -77,8 +83,8 @@ setup(
     author="PixelCLIP contributors",
     license="MIT",
     python_requires=">=3.10",
-    packages=[*find_packages(include=["pixelclip", "pixelclip.*"]), *MAPPED_FOLDERS],
-    package_dir=MAPPED_FOLDERS,
+    packages=PACKAGES if IS_EDITABLE else [*PACKAGES, *MAPPED_FOLDERS],
+    package_dir={"": "."} if IS_EDITABLE else MAPPED_FOLDERS,
     package_data={
         "pixelclip": ["**/*.json", "**/*.txt.gz", "**/*.safetensors"],
         "pixelclip.configs": ["**/*.yaml"],

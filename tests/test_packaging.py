@@ -1,6 +1,7 @@
 """What an installed package holds, and that it works from any folder."""
 
 import importlib
+import importlib.metadata
 import inspect
 import os
 import shutil
@@ -31,7 +32,7 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 def sources(tmp_path_factory):
     """A copy of what is built, as setuptools writes beside the sources."""
     folder = tmp_path_factory.mktemp("sources")
-    for name in ("pixelclip", "configs", "tools"):
+    for name in ("pixelclip", "pixelclip_tools", "configs", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=IGNORED)
     (folder / "datasets").mkdir()  # beside the scripts there may be gigabytes
     for path in [*(ROOT / "datasets").glob("*.py"), ROOT / "datasets" / "README.md"]:
@@ -66,6 +67,15 @@ def test_a_build_holds_every_file_and_is_small(sources, tmp_path):
         Path("pixelclip_tools/datasets/prepare_voc.py"),
     } <= set(built)
     assert sum(built.values()) < LIMIT
+
+
+def test_it_is_imported_from_the_folder_that_contains_the_clone(tmp_path):
+    try:
+        importlib.metadata.version("pixelclip")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("pixelclip is not installed here (make install, or pip install -e .)")
+    (tmp_path / "pixelclip").symlink_to(ROOT)  # this folder has no __init__.py of its own
+    run([sys.executable, "-c", "from pixelclip import Predictor"], tmp_path)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -110,6 +120,21 @@ def installed(sources, tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_a_new_editable_install_beats_the_folder_of_the_clone(sources, tmp_path):
+    clone = tmp_path / "pixelclip"
+    shutil.copytree(sources, clone)
+    run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], tmp_path)
+    programs = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    add_libraries(programs)
+    pip = [sys.executable, "-m", "pip", "--python", programs / "python", "install", "--no-deps"]
+    run([*pip, "--no-index", "--no-build-isolation", "--editable", clone], tmp_path)
+    code = "from pixelclip import Predictor; import pixelclip; print(pixelclip.__file__)"
+    assert str(clone / "pixelclip") in run([programs / "python", "-c", code], tmp_path)
+    for command in ("pixelclip-predict", "pixelclip-prepare-voc"):
+        assert "usage: " + command in run([programs / command, "--help"], tmp_path)
+
+
+@pytest.mark.slow
 def test_detectron2_can_be_installed_with_the_wheel_alone(installed, tmp_path):
     output = run([installed / "pixelclip-install-detectron2", "--help"], tmp_path)
     assert "Install Detectron2 0.5" in output
@@ -118,12 +143,16 @@ def test_detectron2_can_be_installed_with_the_wheel_alone(installed, tmp_path):
 @pytest.fixture(scope="module")
 def with_libraries(installed):
     """The same environment with this one's libraries, but not its PixelCLIP."""
-    site_packages = installed.parent.glob("lib*/python*/site-packages")
+    add_libraries(installed)
+    return installed
+
+
+def add_libraries(programs):
+    site_packages = programs.parent.glob("lib*/python*/site-packages")
     [place] = {path.resolve() for path in site_packages}
     here = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     # Folders that a .pth file names have their own .pth files passed over.
     (place / "libraries.pth").write_text("\n".join(here))
-    return installed
 
 
 @pytest.mark.slow
