@@ -64,9 +64,9 @@ MAPPED_FOLDERS = {
     "pixelclip_tools": "tools",
     "pixelclip_tools.datasets": "datasets",
 }
-# An editable install takes the folders as they are: with all packages in one place it is an entry of
-# sys.path. A finder would come too late where the working directory has a folder named pixelclip,
-# as the one that contains the clone does.
+# An editable install takes the folders as they are: with all packages in one place it is an entry
+# of sys.path. A finder would come too late where the working directory has a folder named
+# pixelclip, as the one that contains the clone does.
 IS_EDITABLE = "editable_wheel" in sys.argv
 PACKAGES = find_packages(include=["pixelclip", "pixelclip.*"])
 ROOT = Path(__file__).parent
