@@ -15,7 +15,10 @@ from fvcore.common.param_scheduler import (
 )
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
+from torch.torch_version import TorchVersion
 
+# The first torch version whose AdamW has a fused kernel for a device type.
+_FUSED_ADAMW_SINCE = {"cuda": (2, 0), "cpu": (2, 4)}
 _NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.LocalResponseNorm)
 
 
@@ -40,11 +43,15 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
 
 
 def _build_adamw(groups: list[dict[str, Any]], lr: float) -> torch.optim.AdamW:
-    try:
-        # All parameters in one kernel. An error means that the device, or torch, has none.
-        return torch.optim.AdamW(groups, lr=lr, fused=True)
-    except RuntimeError:
-        return torch.optim.AdamW(groups, lr=lr)
+    """AdamW, in one fused kernel where torch has one for the device."""
+    # Chosen before construction: torch raises for an unsupported device only at the first step.
+    device_types = {p.device.type for group in groups for p in group["params"]}
+    return torch.optim.AdamW(groups, lr=lr, fused=all(map(_has_fused_adamw, device_types)))
+
+
+def _has_fused_adamw(device_type: str) -> bool:
+    since = _FUSED_ADAMW_SINCE.get(device_type)
+    return since is not None and TorchVersion(torch.__version__) >= since
 
 
 def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:

@@ -68,6 +68,44 @@ def test_the_whole_gradient_is_clipped_at_the_step(config):
         torch.testing.assert_close(parameter.grad / norm, direction)
 
 
+def test_the_gradient_is_clipped_before_the_step(config, monkeypatch):
+    config.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    config.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    config.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
+    config.SOLVER.WEIGHT_DECAY, config.SOLVER.BASE_LR = 0.0, 0.5
+    # Unlike AdamW's, an update of SGD is proportional to the gradient.
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr, **_: torch.optim.SGD(groups, lr))
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).double()
+    optimizer = build_optimizer(config, model)
+    for scale in (1000, 1e-5):  # the gradient norm is above the limit, then below it
+        optimizer.zero_grad()
+        (scale * model(torch.ones(1, 3).double()).sum()).backward()
+        gradient = nn.utils.parameters_to_vector(p.grad for p in model.parameters())
+        before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        optimizer.step()
+        update = nn.utils.parameters_to_vector(model.parameters()).detach() - before
+        norm = min(0.01, gradient.norm().item())
+        torch.testing.assert_close(update, -0.5 * norm * gradient / gradient.norm())
+
+
+@pytest.mark.parametrize(
+    ("device", "version", "fused"),
+    [
+        ("cpu", "2.3.1+cpu", False),
+        ("cpu", "2.4.0", True),
+        ("cpu", "2.12.1+cu130", True),
+        ("meta", "2.12.1", False),
+    ],
+)
+def test_adamw_is_fused_where_torch_can(config, monkeypatch, device, version, fused):
+    monkeypatch.setattr(torch, "__version__", version)
+    model = nn.Linear(3, 2, device=device)
+    optimizer = build_optimizer(config, model)
+    assert [bool(group["fused"]) for group in optimizer.param_groups] == [fused]
+    model(torch.ones(1, 3, device=device)).sum().backward()
+    optimizer.step()  # where a device has no fused kernel, torch says so only here
+
+
 def test_other_clipping_is_refused(config, tiny_model):
     config.SOLVER.CLIP_GRADIENTS.ENABLED = True
     with pytest.raises(ValueError, match="'full_model'"):
