@@ -44,8 +44,8 @@ def _add_solver_config(node: CfgNode) -> None:
     node.ACCUMULATION_STEPS = 1
     # How many checkpoints to keep beside the final one, the latest ones; 0 for all.
     node.CHECKPOINTS_KEPT = 0
-    # Seconds that one of several processes may take for a step's data or computation, or be silent
-    # at any time, before the others end with an error that names it; below six hours.
+    # Seconds that a process waits for the others, before a step and in any collective, until it
+    # ends with an error.
     node.STEP_TIME_LIMIT = 1800.0
     # Number format with SOLVER.AMP.ENABLED: "bfloat16", or on GPUs "float16" with scaled gradients.
     node.AMP.PRECISION = "bfloat16"

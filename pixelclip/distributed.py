@@ -12,10 +12,6 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
-# SOLVER.STEP_TIME_LIMIT ends a waiting with the name of the process that is to blame;
-# torch.distributed's own limit, which names none, must not be the first.
-COLLECTIVE_TIMEOUT = timedelta(hours=6)
-
 # A packet begins with two int64 in the place of four float32.
 _HEADER = 4
 
@@ -105,6 +101,57 @@ def do_together(make: Callable[[], Result]) -> Result:
     if failed:
         raise RuntimeError("; ".join(failed))
     return result
+
+
+def limit_gloo_group(limit: timedelta) -> None:
+    """Let collectives of Detectron2's ``comm`` wait as long as those of the default group.
+
+    Next to NCCL, ``comm`` creates a gloo group with torch's own limit, 30 minutes.
+    """
+    if torch.distributed.get_backend() == "nccl":
+        group = torch.distributed.new_group(backend="gloo", timeout=limit)
+        comm._get_global_gloo_group = lambda: group
+
+
+class StepBarrier:
+    """Waits until all processes have come to a step; does nothing for a single one.
+
+    Args:
+        time_limit: seconds to wait.
+    """
+
+    def __init__(self, time_limit: float) -> None:
+        self._time_limit = timedelta(seconds=time_limit)
+        self._is_needed = comm.get_world_size() > 1
+        if self._is_needed:
+            # NCCL has no barrier that knows who is missing.
+            self._group = torch.distributed.new_group(backend="gloo", timeout=self._time_limit)
+
+    def wait(self, iteration: int) -> None:
+        """Wait for the others.
+
+        Args:
+            iteration: of the step, from 1.
+
+        Raises:
+            RuntimeError: a process is gone, or did not come within the limit. Rank 0 names those
+                that did not come in time, the others name rank 0.
+        """
+        if not self._is_needed:
+            return
+        try:
+            # Rank 0 gives up a little before the others, who know less.
+            torch.distributed.monitored_barrier(
+                self._group, 0.9 * self._time_limit, wait_all_ranks=True
+            )
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())  # in one line
+            raise RuntimeError(
+                f"Rank {comm.get_rank()} waited for the others to load iteration {iteration}, and "
+                "one of them ended or took too long (SOLVER.STEP_TIME_LIMIT is "
+                f"{self._time_limit.total_seconds():g} s): {reason}. Look for the first error in "
+                "the output of that rank, then start again with --resume."
+            ) from error
 
 
 def check_same(what: str, value: Any) -> None:

@@ -3,61 +3,76 @@
 import argparse
 import os
 from collections.abc import Callable
+from datetime import timedelta
 
 import torch
 import torch.distributed
 from detectron2.engine import launch as launch_on_gpus
 from detectron2.utils import comm
+from torch.distributed.elastic.multiprocessing.errors import record
 
-from pixelclip.distributed import COLLECTIVE_TIMEOUT
+from pixelclip.distributed import limit_gloo_group
+from pixelclip.engine.setup import load_config
+
+Main = Callable[[argparse.Namespace], object]
 
 
-def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+def launch(main: Main, args: argparse.Namespace) -> None:
     """Run ``main(args)`` in as many processes as asked for.
 
-    Under torchrun, the ranks are torchrun's (NCCL on GPUs, gloo on the CPU). Otherwise Detectron2's
-    launcher starts ``args.num_gpus`` processes on each of ``args.num_machines`` machines. Without
-    a GPU, ``main`` runs once in this process, on the CPU.
+    Under torchrun, the ranks are torchrun's (NCCL where ``MODEL.DEVICE`` is a GPU, else gloo).
+    Otherwise Detectron2's launcher starts ``args.num_gpus`` processes on each of
+    ``args.num_machines`` machines. On the CPU, ``main`` runs once in this process. Processes wait
+    for each other for up to ``SOLVER.STEP_TIME_LIMIT`` seconds. The first that fails ends all, and
+    is named by the launcher with its error.
 
     Where torchrun starts the processes again after a failure, ``args.resume`` is set: the training
-    goes on from its last checkpoint.
+    resumes from its last checkpoint.
 
     Raises:
-        ValueError: this machine has fewer GPUs than ``args.num_gpus``, or none and there are
-            several machines.
+        ValueError: this machine has fewer GPUs than ``args.num_gpus``, or none is used and there
+            are several machines; or as :func:`load_config` raises.
     """
+    cfg = load_config(args.config_file, args.opts)
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    limit = timedelta(seconds=cfg.SOLVER.STEP_TIME_LIMIT)
     available = torch.cuda.device_count()
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        _run_under_torchrun(main, args)
-    elif not available and args.num_machines > 1:
+        record(_run_under_torchrun)(main, args, on_gpu, limit)
+    elif not on_gpu and args.num_machines > 1:
         raise ValueError(
-            f"--num-machines is {args.num_machines}, and this machine has no GPU: each machine "
-            "would train by itself. Start the processes with torchrun instead."
+            f"--num-machines is {args.num_machines}, and MODEL.DEVICE is {cfg.MODEL.DEVICE} here: "
+            "each machine would train by itself. Start the processes with torchrun instead."
         )
-    elif not available:
-        print("No GPU was found: running in one process on the CPU.", flush=True)
+    elif not on_gpu:
+        reason = f"MODEL.DEVICE is {cfg.MODEL.DEVICE}" if available else "No GPU was found"
+        print(f"{reason}: running in one process on {cfg.MODEL.DEVICE}.", flush=True)
         main(args)
     elif args.num_gpus > available:
         raise ValueError(f"--num-gpus is {args.num_gpus}; this machine has {available}.")
     else:
         launch_on_gpus(
-            main,
+            _run_on_gpu,
             args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(args,),
-            timeout=COLLECTIVE_TIMEOUT,
+            args=(main, args, limit),
+            timeout=limit,
         )
 
 
+def _run_on_gpu(main: Main, args: argparse.Namespace, limit: timedelta) -> None:
+    if comm.get_world_size() > 1:
+        limit_gloo_group(limit)
+    main(args)
+
+
 def _run_under_torchrun(
-    main: Callable[[argparse.Namespace], object], args: argparse.Namespace
+    main: Main, args: argparse.Namespace, on_gpu: bool, limit: timedelta
 ) -> None:
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    backend = "gloo"
-    if torch.cuda.is_available():
-        backend = "nccl"
+    if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, world_size = next(torch.distributed.rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
@@ -65,15 +80,19 @@ def _run_under_torchrun(
         # processes. (The agents of several machines count restarts each for itself.)
         store = torch.distributed.PrefixStore(f"restart_{restarts}", store)
     torch.distributed.init_process_group(
-        backend, store=store, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
+        "nccl" if on_gpu else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=limit,
     )
-    try:
-        create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-        if any(comm.all_gather(restarts)):
-            args.resume = True
-        main(args)
-    finally:
-        torch.distributed.destroy_process_group()
+    limit_gloo_group(limit)
+    create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    if any(comm.all_gather(restarts)):
+        args.resume = True
+    main(args)
+    # After an error it might wait for the others; the process ends without it.
+    torch.distributed.destroy_process_group()
 
 
 def create_local_process_group(processes_per_machine: int) -> None:

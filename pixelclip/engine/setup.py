@@ -19,13 +19,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Merge defaults, ``args.config_file`` and ``args.opts``; set up logging and seeds.
 
     Raises:
-        ValueError: a value that no run could use; see :func:`check_run_config`.
+        ValueError, FileNotFoundError: see :func:`load_config`.
     """
-    if not args.config_file:
-        raise ValueError("No --config-file was given; try configs/pixelclip_vitb16.yaml.")
-    args.config_file = find_config(args.config_file)
     cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
+    args.config_file = find_config(args.config_file)
     # Detectron2 sets up its own loggers and fvcore's; ours is to write to the same places.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="pixelclip")
     default_setup(cfg, args)
@@ -44,8 +42,11 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: no file is named.
         ValueError, FileNotFoundError: see :func:`check_run_config`.
     """
+    if not config_file:
+        raise ValueError("No --config-file was given; try configs/pixelclip_vitb16.yaml.")
     config_file = find_config(config_file)
     cfg = get_cfg()
     add_pixelclip_config(cfg)

@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.torch_version import TorchVersion
 
 # The first torch version whose AdamW has a fused kernel for a device type.
-_FUSED_ADAMW_SINCE = {"cuda": (2, 0), "cpu": (2, 4)}
+_FUSED_ADAMW_SINCE = {"cuda": "2.0", "cpu": "2.4"}
 _NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.LocalResponseNorm)
 
 

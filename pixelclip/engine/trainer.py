@@ -40,7 +40,6 @@ from pixelclip.engine.hooks import (
     MonitorClusters,
     SeedEveryIteration,
 )
-from pixelclip.engine.process_watch import ProcessWatch
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
 from pixelclip.engine.training_step import BadNumbersError, TrainingStep
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
@@ -90,6 +89,7 @@ class Trainer(DefaultTrainer):
             optimizer,
             precision=cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else None,
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+            time_limit=cfg.SOLVER.STEP_TIME_LIMIT,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = PixelCLIPCheckpointer(
@@ -102,23 +102,6 @@ class Trainer(DefaultTrainer):
         check_run_config(cfg)
         if {"sa1b_train", PHOTOGRAPHS} & set(cfg.DATASETS.TRAIN):
             find_sa1b_root()
-
-    @classmethod
-    def _look_for_test_sets(cls, cfg: CfgNode) -> None:
-        with _continuing_without_test_sets():
-            Benchmark(cfg).prepare(lambda name: cls.build_evaluator(cfg, name))
-
-    def train(self) -> Any:
-        """Train; see Detectron2's trainer.
-
-        Raises:
-            RuntimeError: another process failed or died; it names it. One that is too slow ends
-                this process, see :class:`ProcessWatch`.
-        """
-        with ProcessWatch(
-            lambda: (self.iter + 1, self._trainer.stage), self.cfg.SOLVER.STEP_TIME_LIMIT
-        ):
-            return super().train()
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint, or ``MODEL.WEIGHTS``; see Detectron2's trainer.

@@ -13,7 +13,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pixelclip.engine.process_watch import STAGES
+from pixelclip.distributed import StepBarrier
 
 Batch = Sequence[dict[str, Any]]
 
@@ -50,6 +50,7 @@ class TrainingStep(SimpleTrainer):
         precision: of autocast: "float16" (with scaled gradients), "bfloat16", or None for the
             parameters' own.
         accumulation_steps: number of parts of a batch.
+        time_limit: seconds that a process waits for the others' batches.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class TrainingStep(SimpleTrainer):
         optimizer: torch.optim.Optimizer,
         precision: str | None = None,
         accumulation_steps: int = 1,
+        time_limit: float = 1800.0,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self._pixelclip: Any = model.module if isinstance(model, DistributedDataParallel) else model
@@ -67,7 +69,7 @@ class TrainingStep(SimpleTrainer):
         self._precision = None if precision is None else getattr(torch, precision)
         self._accumulation_steps = accumulation_steps
         self.grad_scaler = _build_grad_scaler(self._device_type, precision == "float16")
-        self.stage = STAGES[-1]  # for the other processes, see process_watch.py
+        self._barrier = StepBarrier(time_limit)
         self._scale = 0.0  # of the gradients in the step before
         self._skipped_in_a_row = 0
 
@@ -80,13 +82,15 @@ class TrainingStep(SimpleTrainer):
         Raises:
             BadNumbersError: in every process: the loss is infinite or NaN in one of them, or the
                 gradient is; with float16, the gradient stayed so for many steps.
+            RuntimeError: another process has no batch within the time limit.
         """
         assert self.model.training, "The model was changed to eval mode."
         start = time.perf_counter()
-        self.stage = STAGES[0]
         batch = next(self._data_loader_iter)
-        self.stage = STAGES[1]
         data_time = time.perf_counter() - start
+        # Loading, evaluating and writing files differ between processes most, and here it is known
+        # who is missing.
+        self._barrier.wait(self.iter + 1)
         losses = self.compute_gradients(batch)
         self._refuse_bad_numbers(batch, losses)
         self._write_metrics(losses, data_time)
@@ -94,7 +98,6 @@ class TrainingStep(SimpleTrainer):
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
-        self.stage = STAGES[2]
 
     def compute_gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of a batch; their gradients, scaled with float16, are the parameters'."""

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -73,10 +74,14 @@ def speak_to(path: Path) -> None:
     sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
 
 
-def join_group(rank: int, number: int, port: int) -> None:
-    """Become one of several processes on the CPU."""
+def join_group(rank: int, number: int, port: int, time_limit: float = 300.0) -> None:
+    """Become one of several processes on the CPU; collectives wait for ``time_limit`` seconds."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", world_size=number, rank=rank
+        "gloo",
+        init_method=f"tcp://127.0.0.1:{port}",
+        world_size=number,
+        rank=rank,
+        timeout=timedelta(seconds=time_limit),
     )
     create_local_process_group(number)

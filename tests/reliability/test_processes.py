@@ -74,12 +74,28 @@ def nan_loss(trainer_hook):
         trainer_hook.trainer.model.module.mask_decoder.proj.bias.fill_(float("nan"))
 
 
+def break_computation(action):
+    """Do something in the middle of every later step, while the others compute."""
+    original = PixelCLIP.forward
+    calls = []
+
+    def forward(self, batch):
+        calls.append(batch)
+        if len(calls) > AT:
+            action()
+        return original(self, batch)
+
+    PixelCLIP.forward = forward
+
+
 # What the afflicted rank does.
 FAULTS = {
     "dies": lambda cfg: [At(partial(send, signal.SIGKILL))],
     "fails": lambda cfg: break_data(fail) or [],
     "freezes": lambda cfg: [At(partial(send, signal.SIGSTOP))],
     "loads slowly": lambda cfg: break_data(partial(time.sleep, 300)) or [],
+    "dies computing": lambda cfg: break_computation(partial(send, signal.SIGKILL)) or [],
+    "hangs computing": lambda cfg: break_computation(partial(time.sleep, 300)) or [],
     "hangs between steps": lambda cfg: [After(partial(time.sleep, 300))],
     "has no data": lambda cfg: os.environ.update(SAM_DATASETS=os.environ["EMPTY"]) or [],
     "has other data": lambda cfg: os.environ.update(SAM_DATASETS=os.environ["OTHER"]) or [],
@@ -90,7 +106,7 @@ FAULTS = {
 
 def run_rank(rank, port, folder, fault, afflicted):
     small_training.speak_to(folder / f"rank_{rank}.txt")
-    small_training.join_group(rank, 2, port)
+    small_training.join_group(rank, 2, port, LIMIT)
     overrides = ("SOLVER.MAX_ITER", 6, "SOLVER.STEP_TIME_LIMIT", LIMIT)
     cfg = small_training.make_config(folder, folder / "output", overrides)
     os.environ["EMPTY"], os.environ["OTHER"] = str(folder / "empty"), str(folder / "other")
@@ -128,34 +144,42 @@ def run_two(folder, fault, afflicted=1):
     return [(folder / f"rank_{rank}.txt").read_text() for rank in range(2)], codes, seconds
 
 
+WAITED = r"RuntimeError: Rank \d waited for the others to load iteration [34], "
+RANK_1_IS_MISSING = WAITED + ".* Ranks? 1 failed to pass monitoredBarrier"
+RANK_0_IS_MISSING = WAITED + ".* waiting for send/recv from rank 0"
+# Inside a collective it is not known who is to blame.
+CONNECTION_LOST = r"RuntimeError: .*(Connection closed by peer|Connection reset by peer)"
+TIMED_OUT = r"RuntimeError: .*Timed out waiting 12000ms"
+
+
 @pytest.mark.parametrize(
     ("fault", "afflicted", "expected"),
     [
-        pytest.param("dies", 1, "rank 1 died in iteration", marks=pytest.mark.slow),
-        ("fails", 1, r"rank 1 failed in iteration \d+, .*ValueError: the mapper has a bug"),
+        pytest.param("dies", 1, WAITED, marks=pytest.mark.slow),
+        ("fails", 1, WAITED),
         ("has no data", 1, r"rank 1 failed with FileNotFoundError: .* no image with masks"),
         ("has another batch size", 1, r"SOLVER\.IMS_PER_BATCH: rank 0: 2, rank 1: 4"),
         pytest.param("has other data", 1, r"rank 0: 6, rank 1: 5", marks=pytest.mark.slow),
-        pytest.param("dies", 0, "rank 0", marks=pytest.mark.slow),
-        pytest.param("fails", 0, "rank 0 failed in iteration", marks=pytest.mark.slow),
-        pytest.param("freezes", 1, "rank 1 died or hangs", marks=pytest.mark.slow),
-        pytest.param("freezes", 0, "rank 0.* does not answer", marks=pytest.mark.slow),
-        pytest.param("loads slowly", 1, "rank 1 still .*, loading data", marks=pytest.mark.slow),
-        pytest.param(
-            "hangs between steps", 0, "rank 0 still in iteration 3, betw", marks=pytest.mark.slow
-        ),
+        pytest.param("dies", 0, WAITED, marks=pytest.mark.slow),
+        pytest.param("fails", 0, WAITED, marks=pytest.mark.slow),
+        pytest.param("freezes", 1, RANK_1_IS_MISSING, marks=pytest.mark.slow),
+        pytest.param("freezes", 0, RANK_0_IS_MISSING, marks=pytest.mark.slow),
+        pytest.param("loads slowly", 1, RANK_1_IS_MISSING, marks=pytest.mark.slow),
+        pytest.param("hangs between steps", 0, RANK_0_IS_MISSING, marks=pytest.mark.slow),
+        pytest.param("dies computing", 1, CONNECTION_LOST, marks=pytest.mark.slow),
+        pytest.param("hangs computing", 1, TIMED_OUT, marks=pytest.mark.slow),
     ],
 )
-def test_the_other_process_names_the_afflicted_one_in_time(tmp_path, fault, afflicted, expected):
+def test_the_other_process_ends_with_an_error_in_time(tmp_path, fault, afflicted, expected):
     output, codes, seconds = run_two(tmp_path, fault, afflicted)
     text = output[1 - afflicted]
     assert codes[1 - afflicted] == 1, text
     last = text.strip().splitlines()[-1]
-    assert re.search(expected, last)
+    assert re.search(expected, last), text
     print(f"{fault} (rank {afflicted}): {seconds:.1f} s; {last}")
-    assert seconds < 3 * LIMIT + 60  # with the start of the processes, on a busy machine
-    if "has" not in fault:
-        assert "--resume" in last
+    assert seconds < 2 * LIMIT + 60  # with the start of the processes, on a busy machine
+    if fault == "fails":
+        assert "ValueError: the mapper has a bug" in output[afflicted]
 
 
 def test_two_healthy_processes_finish(tmp_path):

@@ -62,7 +62,7 @@ def test_killed_training_resumes_to_the_same_figures(command, tmp_path):
     longer = ("SOLVER.MAX_ITER", "40", "SOLVER.CHECKPOINT_PERIOD", "5")
     whole = run(arguments("whole", extra=longer), environment)
     assert whole.returncode == 0, whole.stderr
-    assert "No GPU was found: running in one process on the CPU." in whole.stdout
+    assert "No GPU was found: running in one process on cpu." in whole.stdout
     killed = subprocess.Popen(
         [sys.executable, *arguments("killed", extra=longer)],
         env=environment,
