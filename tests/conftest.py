@@ -10,9 +10,21 @@ import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from pixelclip import PixelCLIP, add_pixelclip_config
+
+# The same examples on each machine, however slow or busy it is.
+settings.register_profile(
+    "pixelclip",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("pixelclip")
 
 TEXT_CONFIG = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 TINY_VIT = {

@@ -94,7 +94,7 @@ def run(command, folder, expected=0):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert result.returncode == expected, result.stderr
     return result.stdout + result.stderr

@@ -109,7 +109,7 @@ def test_a_good_step_replays_to_the_very_same_loss(train_config, monkeypatch):
 def test_the_command_repeats_a_step(train_config):
     _, kept = stop(train_config, Spoil("mask_decoder.proj.bias", math.nan, 0))
     command = [sys.executable, str(ROOT / "tools" / "replay_bad_step.py"), str(kept)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     assert "stopped at iteration 1: the loss is {'loss_masks': nan}" in result.stdout
     assert "First module with a bad output: mask_decoder" in result.stdout

@@ -20,9 +20,13 @@ TABLES = arrays(
 ).filter(lambda table: table.sum() > 0)
 
 
+@pytest.fixture(scope="module")
+def metrics():
+    return pytest.importorskip("sklearn.metrics")
+
+
 @given(TABLES)
-def test_information_is_scikit_learns(table):
-    metrics = pytest.importorskip("sklearn.metrics")
+def test_information_is_scikit_learns(metrics, table):
     clusters, classes = (
         np.repeat(i.reshape(-1), table.reshape(-1)) for i in np.indices(table.shape)
     )

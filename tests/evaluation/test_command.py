@@ -73,7 +73,7 @@ def command(benchmarks_root, tmp_path, tiny_vit_json):
 
 def run(arguments, environment, launcher=(sys.executable,)):
     result = subprocess.run(
-        [*launcher, *arguments], env=environment, capture_output=True, text=True, timeout=300
+        [*launcher, *arguments], env=environment, capture_output=True, text=True, timeout=600
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -143,7 +143,7 @@ def test_nothing_there_ends_in_a_sentence(command, tmp_path, names, problem):
     environment = {**environment, "DETECTRON2_DATASETS": str(tmp_path / "nowhere")}
     given = arguments("nothing", "DATASETS.TEST", str(names))
     result = subprocess.run(
-        [sys.executable, *given], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *given], env=environment, capture_output=True, text=True, timeout=600
     )
     assert result.returncode == 1
     assert problem in result.stderr.splitlines()[-1]

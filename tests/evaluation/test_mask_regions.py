@@ -30,7 +30,7 @@ def encode(mask):
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shrinking_is_the_resize_of_training_and_loses_no_mask(height, width, seed, share):
     mask = np.random.default_rng(seed).random((height, width)) < share
     mask[height // 2, width // 3] = True
@@ -64,7 +64,7 @@ def test_an_image_of_void_has_no_regions():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_generated_regions_follow_their_rules(seed, number):
     generator = np.random.default_rng(seed)
     label = generator.integers(0, 6, (12, 17))  # 5 is void

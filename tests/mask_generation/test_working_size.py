@@ -10,7 +10,7 @@ SIDES = st.integers(1, 40)
 
 
 @given(SIDES, SIDES, st.integers(1, 50))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_images_shrink_to_the_longest_side_and_never_grow(height, width, longest):
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     small = shrink_image(image, longest)
@@ -22,7 +22,7 @@ def test_images_shrink_to_the_longest_side_and_never_grow(height, width, longest
 
 
 @given(SIDES, SIDES, SIDES, SIDES, st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_enlarging_is_nearest_neighbour_and_loses_no_pixel(height, width, more, wider, seed):
     mask = np.random.default_rng(seed).random((height, width)) < 0.3
     size = (height + more, width + wider)

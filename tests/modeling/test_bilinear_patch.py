@@ -9,7 +9,7 @@ from pixelclip.modeling.bilinear_patch import Region, resize_patch, source_range
 SIDES = st.integers(1, 50)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(SIDES, SIDES, st.integers(1, 120), st.integers(1, 120), st.integers(1, 9))
 def test_equals_torch_but_for_rounding(h, w, height, width, channels):
     maps = torch.randn(channels, h, w)
@@ -18,7 +18,7 @@ def test_equals_torch_but_for_rounding(h, w, height, width, channels):
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=2e-5)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.data(), SIDES, SIDES, SIDES, SIDES)
 def test_a_patch_is_the_same_part_of_the_whole_to_the_last_bit(data, h, w, height, width):
     maps = torch.randn(7, h, w)
@@ -33,7 +33,7 @@ def test_a_patch_is_the_same_part_of_the_whole_to_the_last_bit(data, h, w, heigh
     assert torch.equal(part, whole[chosen][:, top:bottom, left:right])
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.data(), SIDES, SIDES)
 def test_nothing_outside_the_source_range_matters(data, length, new_length):
     start = data.draw(st.integers(0, new_length - 1))

@@ -20,7 +20,7 @@ def make_problem(count, seed=0):
     return partial_sum, items, [weight, bias]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 20), st.integers(1, 25))
 def test_equals_the_undivided_sum_in_value_and_gradients(count, chunk_size):
     partial_sum, items, parameters = make_problem(count)

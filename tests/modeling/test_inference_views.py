@@ -18,7 +18,7 @@ from pixelclip.modeling.inference_views import (
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),
@@ -149,7 +149,7 @@ def test_of_equal_classes_the_first_one_wins(mode):
     assert not label_views(views, flat, output).any()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 40), st.integers(1, 300), st.integers(1, 300), st.integers(0, 99), st.booleans()
 )

@@ -31,7 +31,7 @@ def loss_of(decoder, similarity, targets):
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.integers(1, 3), st.integers(1, 20), *[st.integers(1, 8)] * 2, *[st.integers(8, 20)] * 2
 )

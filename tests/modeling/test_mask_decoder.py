@@ -32,7 +32,7 @@ def test_each_map_is_decoded_by_itself_at_four_times_its_size():
     torch.testing.assert_close(decoded, alone, atol=1e-5, rtol=1e-4)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.integers(0, 100))
 def test_equals_the_plain_layers_in_values_and_gradients(count, height, width, seed):
     # In double precision: in float32, rounding can turn a ReLU's gradient on or off.

@@ -22,7 +22,7 @@ def pool_by_upsampling(features, masks, image_index):
 sizes = st.integers(1, 24)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rows=sizes, columns=sizes, height=sizes, width=sizes, seed=st.integers(0, 2**20))
 def test_equals_pooling_the_upsampled_map(rows, columns, height, width, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -39,7 +39,7 @@ def test_equals_open_clips_own_call_in_values_and_gradients(activation, layer_sc
         torch.testing.assert_close(one, other)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(1, 6), st.integers(1, 6))
 def test_tokens_after_a_shared_context_equal_the_whole_sequence(before, after):
     block = make_block()

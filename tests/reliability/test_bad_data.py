@@ -296,7 +296,6 @@ def test_a_bad_test_picture_is_named_by_the_evaluation(train_config, content):
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "25"))
 fuzz = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     # The folder is the same for all examples of a test, which write the same files into it.
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

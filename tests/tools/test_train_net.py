@@ -38,7 +38,7 @@ def command(tmp_path, tiny_vit_json):
 
 def run(arguments, environment, launcher=(sys.executable,)):
     return subprocess.run(
-        [*launcher, *arguments], env=environment, capture_output=True, text=True, timeout=300
+        [*launcher, *arguments], env=environment, capture_output=True, text=True, timeout=600
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,22 +124,23 @@ def test_options_are_for_all_variants_and_stay_the_same(
 
 def test_two_processes_make_a_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    is_running, may_end = threading.Event(), threading.Event()
+    may_end, asked, lock = threading.Event(), threading.Semaphore(0), ablations.fcntl.flock
 
     def pretend(cfg: CfgNode) -> dict[str, dict[str, float]]:
         calls.append(cfg.OUTPUT_DIR)
-        is_running.set()
-        assert may_end.wait(60)
+        assert may_end.wait(600)
         return {"sem_seg": {"mIoU": 1.0, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
 
     monkeypatch.setattr(ablations, "_train", pretend)
+    monkeypatch.setattr(ablations.fcntl, "flock", lambda *file: asked.release() or lock(*file))
     with ThreadPoolExecutor(2) as pool:  # a lock on a file is as good between threads
-        first = pool.submit(run_variant, VARIANTS[0], 1, tmp_path, "toy_scenes_val")
-        assert is_running.wait(60)
-        second = pool.submit(run_variant, VARIANTS[0], 1, tmp_path, "toy_scenes_val")
-        assert not wait([second], timeout=0.5).done
+        runs = [
+            pool.submit(run_variant, VARIANTS[0], 1, tmp_path, "toy_scenes_val") for _ in range(2)
+        ]
+        for _ in runs:  # both are at the lock, or one of them behind it
+            assert asked.acquire(timeout=600)
         may_end.set()
-        assert first.result(60) == second.result(60)
+        assert runs[0].result(600) == runs[1].result(600)
     assert len(calls) == 1
 
 

@@ -11,4 +11,4 @@ TOY_CONFIG = str(Path(__file__).resolve().parents[2] / "configs" / "demo" / "toy
 
 @pytest.fixture(scope="session")
 def toy_models() -> PageModels:
-    return PageModels(TOY_CONFIG)
+    return PageModels(TOY_CONFIG, seconds=600.0)

@@ -25,7 +25,7 @@ def test_both_label_maps_are_the_predictors(toy_models):
 
 
 def test_a_background_of_the_config_is_left_to_the_page(toy_models):
-    models = PageModels(TOY_CONFIG, overrides=("TEST.BACKGROUND_THRESHOLD", "0.9"))
+    models = PageModels(TOY_CONFIG, seconds=600.0, overrides=("TEST.BACKGROUND_THRESHOLD", "0.9"))
     found = models.label(OURS, PICTURE, NAMES)
     np.testing.assert_array_equal(found.labels, toy_models.label(OURS, PICTURE, NAMES).labels)
 
@@ -56,13 +56,13 @@ def test_what_was_given_up_does_not_wait_in_the_way(monkeypatch):
             models.label(OURS, PICTURE, NAMES)
     go_on.set()
     monkeypatch.setattr(models, "_predictor", predict)
-    models.seconds = 60.0
+    models.seconds = 600.0
     assert models.label(OURS, PICTURE, NAMES).labels.shape == PICTURE.shape[:2]
     assert len(started) == 1
 
 
 def test_a_closed_page_does_not_wait_for_its_work(monkeypatch):
-    models = PageModels(TOY_CONFIG, seconds=60.0)
+    models = PageModels(TOY_CONFIG, seconds=600.0)
     go_on, started, results = threading.Event(), threading.Event(), []
 
     def wait(*_, **__):
@@ -84,10 +84,10 @@ def test_a_closed_page_does_not_wait_for_its_work(monkeypatch):
     while not models._worker._work_queue.qsize():
         time.sleep(0.01)
     models.close()  # would hang here if it waited
-    visitors[1].join(timeout=60)
+    visitors[1].join(timeout=600)
     assert results == ["The page is closing: ask again when it is back."]
     go_on.set()
-    visitors[0].join(timeout=60)
+    visitors[0].join(timeout=600)
     assert results[1:] == ["too late"]
     with pytest.raises(RequestError, match="The page is closing"):
         models.label(OURS, PICTURE, NAMES)
@@ -106,7 +106,7 @@ def test_without_weights_of_clip_there_is_nothing_to_compare_with(tiny_vit_json,
 
 
 def test_plain_weights_that_cannot_be_loaded_are_a_sentence(monkeypatch):
-    models = PageModels(TOY_CONFIG)
+    models = PageModels(TOY_CONFIG, seconds=600.0)
 
     def refuse(_cfg):
         raise RuntimeError("no network")

@@ -83,7 +83,7 @@ def test_the_command_of_the_error_makes_the_train_ids(
     assert f"Run: {command}" in str(caught.value)
     search_path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     subprocess.run(
-        command, shell=True, check=True, env=os.environ | {"PATH": search_path}, timeout=120
+        command, shell=True, check=True, env=os.environ | {"PATH": search_path}, timeout=600
     )
     records = DatasetCatalog.get(NAME)
     names = [Path(record["file_name"]).name for record in records]

@@ -96,7 +96,7 @@ def test_a_broken_label_is_named_and_the_exit_code_is_one(ade_root: Path) -> Non
         env=os.environ | {"PYTHONPATH": search_path},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 1
     assert str(broken) in done.stderr
