@@ -28,9 +28,11 @@ lint: install
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m mypy
 
-# Options: make test TEST_OPTIONS=tests/modeling
+# Two workers of one thread each, in what they start too. Options: make test TEST_OPTIONS=tests/modeling
+# and, for a debugger, which needs a single process: make test TEST_OPTIONS="-n 0 --pdb tests/modeling"
+test: export OMP_NUM_THREADS := 1
 test: install
-	$(VENV)/bin/python -m pytest -m "not slow" $(TEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist worksteal $(TEST_OPTIONS)
 
 test-all: install
 	$(VENV)/bin/python -m pytest $(TEST_OPTIONS)

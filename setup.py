@@ -53,6 +53,7 @@ DEVELOPMENT_REQUIRES = [
     "mypy>=1.10",
     "pdoc>=14",
     "pytest>=8.2",
+    "pytest-xdist>=3.6",  # make test has two workers
     "ruff>=0.6",
     "selenium>=4.20",  # the tests of the web page; Chromium comes from the system
 ]
