@@ -1,6 +1,7 @@
 """Tiny CLIP models and configs, made without downloads."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("pixelclip")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # else each worker takes all cores
+
+# Searched for doctests otherwise, for which diffusers would be imported, which takes seconds.
+collect_ignore = ["documents/tiny_diffusion.py"]
 
 TEXT_CONFIG = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 TINY_VIT = {

@@ -17,7 +17,8 @@ from pixelclip.engine.launch import create_local_process_group
 from pixelclip.engine.solver import build_optimizer
 from pixelclip.engine.training_step import TrainingStep
 
-from .conftest import make_batch, make_tiny_config, remove_stochastic_depth
+from .conftest import make_batch, make_tiny_config
+from .reliability.small_training import CONTEXT
 
 # Masks of the four images of a batch; the first two belong to the first process.
 MASK_COUNTS = {"equal": (5, 5, 5, 5), "unequal": (9, 3, 1, 4), "one has none": (6, 5, 0, 0)}
@@ -144,7 +145,9 @@ def results_of_many(request, tiny_vit_json, tiny_convnext_json, tmp_path_factory
     # Four processes with one image each: the ViT is enough.
     architectures = (tiny_vit_json, tiny_convnext_json)[: 4 // request.param]
     arguments = (request.param, port, architectures, path)
-    torch.multiprocessing.spawn(_work, arguments, nprocs=request.param)
+    torch.multiprocessing.start_processes(
+        _work, arguments, nprocs=request.param, start_method=CONTEXT.get_start_method()
+    )
     return request.param, torch.load(path)
 
 

@@ -215,6 +215,7 @@ def make_tokenizer(transformers, folder):
     )
 
 
+@pytest.mark.slow
 def test_diffusers_reads_the_words_as_the_model_means_them(
     tiny_config, tiny_model, weights, diffusion_folder, tmp_path
 ):

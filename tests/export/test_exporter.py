@@ -26,6 +26,7 @@ def resize(scores, size):
     return F.interpolate(scores, size, mode="bilinear", align_corners=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", PICTURE_SIZES)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_file_gives_the_models_scores(toy_classifier, toy_model, size, batch):
@@ -38,6 +39,7 @@ def test_a_file_gives_the_models_scores(toy_classifier, toy_model, size, batch):
     torch.testing.assert_close(resize(scores, size), expected, atol=exporter.TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_report_has_two_sizes_in_two_batches(toy_classifier):
     shapes = [check.shape for check in toy_classifier.checks]
     assert len({shape[2:] for shape in shapes}) == 2
@@ -46,9 +48,8 @@ def test_the_report_has_two_sizes_in_two_batches(toy_classifier):
     assert toy_classifier.num_bytes == toy_classifier.path.stat().st_size
 
 
-def test_an_encoder_of_torch_export_gives_unit_vectors(tiny_config_of_each, tmp_path):
-    torch.manual_seed(0)
-    model = PixelCLIP(tiny_config_of_each)
+def test_an_encoder_of_torch_export_gives_unit_vectors(tiny_model, tmp_path):
+    model = tiny_model
     report = export_model(model, "encoder", tmp_path / "encoder.pt2")
     images = random_images(2, (70, 50))
     features = get_format(report.path).read(str(report.path)).run({"images": images})
@@ -84,6 +85,7 @@ def test_every_kind_of_file_holds(tiny_config_of_each: CfgNode, suffix, tmp_path
         torch.testing.assert_close(found, expected, atol=exporter.TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_the_metadata_say_what_a_user_must_know(toy_classifier, toy_model, suffix, tmp_path):
     path = toy_classifier.path

@@ -25,6 +25,7 @@ def read_script():
     return re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(96, 96), (300, 200)])
 def test_the_documented_script_gives_the_predictors_labels(
     toy_classifier, toy_model, tmp_path, size

@@ -16,7 +16,14 @@ from .tiny_models import save_tiny_sam, save_tiny_sam_2, save_tiny_sam_hq
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("save", [save_tiny_sam, save_tiny_sam_hq, save_tiny_sam_2])
+@pytest.mark.parametrize(
+    "save",
+    [
+        save_tiny_sam,
+        pytest.param(save_tiny_sam_hq, marks=pytest.mark.slow),
+        pytest.param(save_tiny_sam_2, marks=pytest.mark.slow),
+    ],
+)
 def test_each_kind_of_model_finds_masks(save, tmp_path):
     photograph = random_photograph(0, 50, 70)
     generator = SegmentAnythingGenerator(save(tmp_path), CPU)
@@ -30,6 +37,7 @@ def test_each_kind_of_model_finds_masks(save, tmp_path):
         assert one.stability_score == 0.95
 
 
+@pytest.mark.slow
 def test_masks_of_a_large_photograph_have_its_size(tmp_path, monkeypatch):
     monkeypatch.setattr("pixelclip.mask_generation.segment_anything._WORKING_SIDE", 70)
     generator = SegmentAnythingGenerator(save_tiny_sam(tmp_path), CPU)

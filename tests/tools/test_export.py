@@ -22,6 +22,7 @@ def test_text_features_of_words_and_of_files(tmp_path, capsys):
     assert "text features of 2 classes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_encoder_is_checked_and_said_so(tmp_path, capsys):
     output = tmp_path / "encoder.pt2"
     assert (

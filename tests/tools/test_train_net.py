@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+import train_net
 
 from ..conftest import SMALL_TRAINING, write_photographs
 
@@ -101,8 +103,12 @@ def test_torchrun_with_two_processes_equals_one(command, tmp_path):
         (("MODEL.WEIGHTS", "nowhere.pth"), "does not exist"),
     ],
 )
-def test_bad_settings_end_in_a_sentence(command, extra, problem):
-    arguments, environment = command
-    result = run(arguments("bad", extra=extra), environment)
-    assert result.returncode == 1
-    assert problem in result.stderr.splitlines()[-1]
+def test_bad_settings_are_refused_before_anything_is_written(
+    command, extra, problem, tmp_path, monkeypatch
+):
+    arguments, _ = command
+    monkeypatch.setattr(sys, "argv", arguments("bad", extra=extra))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises((ValueError, FileNotFoundError), match=problem):
+        train_net.main()
+    assert not (tmp_path / "bad").exists()

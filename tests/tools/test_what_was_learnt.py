@@ -60,9 +60,10 @@ def write_checkpoint(folder, architecture, num_clusters):
     return path
 
 
-@pytest.fixture
-def checkpoints(tiny_vit_json, tmp_path):
-    return [write_checkpoint(tmp_path / "runs", tiny_vit_json, count) for count in (4, 8)]
+@pytest.fixture(scope="module")
+def checkpoints(tiny_vit_json, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "runs"
+    return [write_checkpoint(folder, tiny_vit_json, count) for count in (4, 8)]
 
 
 def test_prompts_of_several_checkpoints(run, config_file, dataset, checkpoints, tmp_path):
@@ -86,6 +87,7 @@ def test_prompts_of_several_checkpoints(run, config_file, dataset, checkpoints, 
     assert Image.open(output / "clusters.png").width == 3 * 260
 
 
+@pytest.mark.slow
 def test_counts_over_a_data_set_are_kept(
     run, config_file, dataset, checkpoints, tmp_path, monkeypatch, caplog
 ):
@@ -112,6 +114,7 @@ def test_counts_over_a_data_set_are_kept(
     assert again["purity"] != json.loads(first)["checkpoints"][0]["purity"]
 
 
+@pytest.mark.slow
 def test_own_pictures_and_words_need_no_data_set(run, config_file, checkpoints, tmp_path):
     picture, words = tmp_path / "tall.png", tmp_path / "words.txt"
     Image.fromarray(np.random.randint(0, 256, (900, 50, 3), np.uint8)).save(picture)
@@ -147,6 +150,7 @@ def test_what_cannot_be_shown_is_said_at_once(
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_results_stand_beside_the_labels(run, config_file, dataset, checkpoints, tmp_path):
     output = tmp_path / "results" / "page.png"
     arguments = ["--config-file", config_file, "--weights", checkpoints[0], "--dataset", dataset]

@@ -122,6 +122,7 @@ def test_pretraining_writes_weights_that_load(drawn_before, tmp_path):
     assert path.stat().st_size < 6e6, "as small as what is shipped must be"
 
 
+@pytest.mark.slow
 def test_a_broken_off_pretraining_goes_on(drawn_before, tmp_path, monkeypatch):
     whole = pretrain(SETTINGS, tmp_path / "whole", 1, checkpoint_period=2)
     run_step, steps = Pretraining.run_step, []

@@ -21,7 +21,6 @@ from pixelclip.web.request import Limits, read_picture
 from pixelclip.web.segmentation import VOID_LABEL
 
 webdriver = pytest.importorskip("selenium.webdriver")
-pytest.importorskip("gradio")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -30,7 +29,7 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 pytestmark = pytest.mark.slow
 
 LIMITS = Limits(upload_megabytes=0.5, megapixels=1.0, words=20)
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 600  # only ends what hangs
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -57,6 +56,7 @@ def asked_for() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def address(toy_models: PageModels, asked_for: list[str]) -> Iterator[str]:
+    pytest.importorskip("gradio")
     with serve(toy_models, LIMITS) as found:
         yield found
 

@@ -84,6 +84,7 @@ def ask(address, **fields):
     raise AssertionError("the page gave no answer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [{}, {"meta": META}, {"meta": {"_type": "other"}}])
 def test_a_file_of_the_server_is_not_shown(address, uploads, extra):
     answer = ask(address, picture={"path": str(uploads.parent / "secret.png"), **extra})
@@ -91,6 +92,7 @@ def test_a_file_of_the_server_is_not_shown(address, uploads, extra):
     assert "uploaded" in answer["output"]["error"]
 
 
+@pytest.mark.slow
 def test_an_uploaded_picture_is_segmented(address, uploads):
     content = (uploads / "a" / "own.png").read_bytes()
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="own.png"\r\n\r\n'
@@ -107,6 +109,7 @@ def test_an_uploaded_picture_is_segmented(address, uploads):
     assert "no longer there" in answer["output"]["data"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("component", ["picture", "words", "opacity"])
 @pytest.mark.parametrize("extra", [{}, {"is_stream": True}])
 def test_an_address_is_not_fetched(address, component, extra, monkeypatch):
