@@ -88,6 +88,10 @@ def test_the_short_side_becomes_1024_unless_the_long_one_exceeds_1333(mapper, si
         assert plan.crop == tuple(min(CROP, side) for side in resized)
 
 
+def test_images_are_decoded_at_their_full_size(mapper):
+    assert mapper.weak_augmentation.encoder_size is None
+
+
 def test_crops_lie_anywhere_in_the_image_and_half_of_them_are_mirrored(mapper):
     plans = [mapper.weak_augmentation.plan((1500, 2250)) for _ in range(draws_for(0.5))]
     # Whole numbers from 0: shifted by 1, so that the lower end is not 0.
@@ -98,14 +102,14 @@ def test_crops_lie_anywhere_in_the_image_and_half_of_them_are_mirrored(mapper):
 
 
 def test_image_and_masks_move_together_and_the_rectangle_cuts_both(mapper, tmp_path: Path):
-    """A bright region and its mask, and a mask of the whole image: each crop shows the same."""
+    """A bright red region and its mask, and a mask of the whole image: crops show the same."""
     height, width = 300, 450
     masks = np.ones((2, height, width), np.uint8)
     masks[1] = 0
     masks[1, 30:140, 40:180] = masks[1, 100:260, 300:400] = 1
-    pixels = np.where(masks[1, :, :, None] == 1, 230, 100).repeat(3, axis=2).astype(np.uint8)
+    pixels = np.where(masks[1, :, :, None] == 1, (230, 130, 130), 100).astype(np.uint8)
     record = make_record(tmp_path, pixels, masks)
-    kinds = set()
+    kinds, brightness = set(), set()
     for seed in range(8):
         seed_everything(seed)
         plan = mapper.weak_augmentation.plan((height, width))
@@ -116,11 +120,14 @@ def test_image_and_masks_move_together_and_the_rectangle_cuts_both(mapper, tmp_p
         weak, strong = (at_mask_resolution(sample[key]) for key in ("image", "image_strong"))
         middle = weak.float().mean()  # the colour changes keep what is brighter brighter
         assert ((weak > middle) & uncovered == region).float().mean() > 0.98
+        assert sample["image"][0].sum() > sample["image"][2].sum()  # RGB
         rows, columns = (~uncovered).nonzero().unbind(1)
         assert len(rows) == (np.ptp(rows.numpy()) + 1) * (np.ptp(columns.numpy()) + 1)
         assert strong[~uncovered].max() == 0
         kinds.add(plan.is_mirrored)
+        brightness.add(weak.min().item())
     assert kinds == {False, True}
+    assert len(brightness) > 4  # the colour augmentation leaves few images as they are
 
 
 def make_record(

@@ -101,7 +101,9 @@ def test_the_metadata_say_what_a_user_must_know(toy_classifier, toy_model, suffi
     np.testing.assert_allclose(metadata["pixel_std"], toy_model.pixel_std.flatten())
 
 
-@pytest.mark.parametrize("error", [1e-3, float("nan")])
+@pytest.mark.parametrize(
+    "error", [1e-3, pytest.param(float("nan"), marks=pytest.mark.slow)]
+)
 def test_a_file_of_other_numbers_does_not_stay(toy_model, tmp_path, monkeypatch, error):
     path = tmp_path / "encoder.pt2"
     path.write_text("what was there before")
