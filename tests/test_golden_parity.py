@@ -12,9 +12,8 @@ from detectron2.structures import BitMasks, Instances
 
 from pixelclip import PixelCLIP, add_pixelclip_config
 from pixelclip.checkpoint import PixelCLIPCheckpointer, rename_published_weights
-from pixelclip.meta_arch import cosine_maps, cosine_similarity
+from pixelclip.meta_arch import cosine_maps
 from pixelclip.modeling.losses import count_pixels, decoded_mask_loss
-from pixelclip.modeling.mask_pooling import pool_masks
 from pixelclip.modeling.prompt_templates import get_prompt_templates
 from pixelclip.modeling.sinkhorn import sinkhorn
 from pixelclip.modeling.target_merging import MaskTargets, cover_images, merge_masks
@@ -113,12 +112,11 @@ def test_stages_agree(golden, model):
     assert_close(clusters, arrays["train/cluster_embeddings"], 1e-5)
 
     masks, image_index = gather_training_masks(batch, model.mask_resolution, model.device)
-    pooled = pool_masks(teacher_features, masks, image_index)
-    logits = model.assignment_scale * cosine_similarity(pooled, clusters)
-    assert_close(logits, arrays["train/assignment_logits"], 1e-5)
-    soft = sinkhorn(logits.detach(), model.sinkhorn_iterations)
+    scores = model.score_masks(teacher_features, masks, image_index, clusters)
+    assert_close(scores, arrays["train/assignment_logits"], 1e-5)
+    soft = sinkhorn(scores, model.sinkhorn_iterations)
     assert_close(soft, arrays["train/sinkhorn"], 1e-5)
-    assignment = soft.argmax(dim=1)
+    assignment = model.assign_masks(scores)
     assert assignment.tolist() == arrays["train/assignment"].tolist()
     targets = merge_masks(masks, image_index, assignment, 3, golden.case["k"])
     assert torch.equal(targets, torch.from_numpy(arrays["train/targets"]).bool())
