@@ -6,7 +6,7 @@ VENV := .venv
 INSTALLED := $(VENV)/installed.stamp
 PIP_INSTALL := $(VENV)/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: install demo docs docs-check lint test test-all
+.PHONY: install demo docs docs-check lint mutants test test-all
 
 install: $(INSTALLED)
 
@@ -36,6 +36,10 @@ test: install
 
 test-all: install
 	$(VENV)/bin/python -m pytest $(TEST_OPTIONS)
+
+# Which changes of the method do the tests notice? Options: make mutants MUTANTS_OPTIONS=sinkhorn
+mutants: install
+	$(VENV)/bin/python -m tests.mutations.run $(MUTANTS_OPTIONS)
 
 # The docstrings as web pages: output/docs/index.html
 docs: install

@@ -20,7 +20,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -49,6 +48,7 @@ from tests.data.published_layouts import (
     write_context,
     write_voc,
 )
+from tests.repository_copy import copy_repository
 
 # Values of configs/Base-PixelCLIP.yaml, and of every other config that sets the same key.
 _SMALL_VALUES: dict[str, Any] = {
@@ -122,7 +122,7 @@ def build_small_world(repository: Path, root: Path, labels_prepared: bool) -> Sm
         subprocess.CalledProcessError: the repository is none of git's.
         ValueError: what was to be made small is not there any more.
     """
-    _copy_repository(repository, root)
+    copy_repository(repository, root)
     _write_commands(root / ".venv")
     _write_architectures(root / "data" / "clip")
     for path in (root / "configs").rglob("*.yaml"):
@@ -131,15 +131,6 @@ def build_small_world(repository: Path, root: Path, labels_prepared: bool) -> Sm
     _write_data(root, labels_prepared)
     _write_weights(root)
     return SmallWorld(root)
-
-
-def _copy_repository(repository: Path, root: Path) -> None:
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True)
-    for name in filter(None, listed.stdout.split("\0")):
-        if (repository / name).exists():  # one that was removed may still be listed
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(repository / name, root / name)
 
 
 def _write_commands(folder: Path) -> None:

@@ -1,0 +1,681 @@
+"""Single-line mutations of the published method, and the tests that must fail with each.
+
+Add one for whatever must not change unnoticed. Each names what it breaks, the file, the text there,
+which occurs once, and the text that replaces it.
+"""
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+# In the order in which they run: the first failure ends the run.
+CONFIG = ("tests/test_published_config.py", "tests/test_config.py")
+RECORDED = ("tests/test_recorded_parity.py", "tests/test_training_trajectory.py")
+DATA_PATH = ("tests/data/test_published_data_path.py",)
+STRONG = ("tests/data/test_strong_augmentation.py", *DATA_PATH)
+WEAK = ("tests/data/test_weak_augmentation.py", *DATA_PATH)
+SSD = ("tests/data/test_ssd_colors.py", *DATA_PATH)
+MAPPER = ("tests/data/test_mask_dataset_mapper.py", *DATA_PATH)
+
+BASE = "configs/Base-PixelCLIP.yaml"
+VIT = "configs/pixelclip_vitb16.yaml"
+CONVNEXT = "configs/pixelclip_convnextb.yaml"
+KEYS = "pixelclip/config.py"
+MODEL = "pixelclip/meta_arch.py"
+MODELING = "pixelclip/modeling"
+DATA = "pixelclip/data"
+
+
+def _constant(what: str, file: str, old: str, new: str) -> Mutation:
+    return Mutation(what, file, old, new, CONFIG)
+
+
+CONSTANTS = [
+    _constant("clip value", BASE, "CLIP_VALUE: 0.01", "CLIP_VALUE: 0.011"),
+    _constant("kind of clipping", BASE, 'CLIP_TYPE: "full_model"', 'CLIP_TYPE: "norm"'),
+    _constant("weight decay", BASE, "WEIGHT_DECAY: 0.0001", "WEIGHT_DECAY: 0.01"),
+    _constant("learning rate", BASE, "BASE_LR: 0.0002", "BASE_LR: 0.00022"),
+    _constant("last learning rate", BASE, "BASE_LR_END: 0.0001", "BASE_LR_END: 0.0"),
+    _constant("warm-up", BASE, "WARMUP_ITERS: 0", "WARMUP_ITERS: 100"),
+    _constant("iterations", BASE, "MAX_ITER: 10000", "MAX_ITER: 9000"),
+    _constant("batch size", BASE, "IMS_PER_BATCH: 48", "IMS_PER_BATCH: 16"),
+    _constant("short side in training", BASE, "MIN_SIZE_TRAIN: (1024,)", "MIN_SIZE_TRAIN: (960,)"),
+    _constant("long side in training", BASE, "MAX_SIZE_TRAIN: ", "MAX_SIZE_TRAIN: 1"),
+    _constant("short side at test time", BASE, "MIN_SIZE_TEST: 640", "MIN_SIZE_TEST: 600"),
+    _constant("long side at test time", BASE, "MAX_SIZE_TEST: 2560", "MAX_SIZE_TEST: 1333"),
+    _constant("crop size", BASE, "SIZE: (640, 640)", "SIZE: (576, 576)"),
+    _constant("ViT's resolution", VIT, "RESOLUTION: (320, 320)", "RESOLUTION: (336, 336)"),
+    _constant("ViT's activation", VIT, '"ViT-B-16-quickgelu"', '"ViT-B-16"'),
+    _constant("ViT's assignment scale", VIT, "SCALE: 100.0", "SCALE: 90.0"),
+    _constant("what trains in a ViT", VIT, '"attention"', '"full"'),
+    _constant("ConvNeXt's resolution", CONVNEXT, "(640, 640)", "(320, 320)"),
+    _constant("ConvNeXt's assignment scale", CONVNEXT, "SCALE: 1.0", "SCALE: 100.0"),
+    _constant("what trains in a ConvNeXt", CONVNEXT, '"full"', '"none"'),
+    _constant("encoder's learning rate", KEYS, "CLIP_MULTIPLIER = 0.01", "CLIP_MULTIPLIER = 0.02"),
+    _constant("prompts' learning rate", KEYS, "MULTIPLIER = 10.0", "MULTIPLIER = 1.0"),
+    _constant("number of clusters", KEYS, "NUM_CLUSTERS = 64", "NUM_CLUSTERS = 58"),
+    _constant("length of prompts", KEYS, "PROMPT_LENGTH = 4", "PROMPT_LENGTH = 5"),
+    _constant("prompt template", KEYS, '"A photo of a {} in the scene"', '"A photo of a {}"'),
+    _constant("Sinkhorn's rounds", KEYS, "SINKHORN_ITERS = 3", "SINKHORN_ITERS = 2"),
+    _constant("momentum", KEYS, "MOMENTUM = 0.999", "MOMENTUM = 0.99"),
+    _constant("mask resolution", KEYS, "MASK_RESOLUTION = (256,", "MASK_RESOLUTION = (224,"),
+    _constant("test feature size", KEYS, "FEATURE_SIZE = (64, 64)", "FEATURE_SIZE = (32, 32)"),
+    _constant("test templates", KEYS, '"imagenet_select"', '"imagenet"'),
+    _constant("number of DINO masks", KEYS, "NUM_MASKS = 16", "NUM_MASKS = 14"),
+    _constant("CLIP's mean", KEYS, "(122.7709383, 116.7460125, 104", "(123.675, 116.28, 103"),
+    _constant("CLIP's deviation", KEYS, "(68.5005327, 66.6321579, 70", "(58.395, 57.12, 57"),
+    _constant("channel order", KEYS, 'cfg.INPUT.FORMAT = "RGB"', 'cfg.INPUT.FORMAT = "BGR"'),
+    _constant("weak colours", KEYS, "COLOR_AUG_SSD = True", "COLOR_AUG_SSD = False"),
+]
+
+IMAGE_ENCODER = [
+    Mutation(
+        "class token's residual for all tokens",
+        f"{MODELING}/dense_paths.py",
+        "+ tokens[:, :1]",
+        "+ tokens",
+        RECORDED,
+    ),
+    Mutation(
+        "values, not keys, in the last block",
+        f"{MODELING}/dense_paths.py",
+        "weight, bias = attention.in_proj_weight[2 * width :]",
+        "weight, bias = attention.in_proj_weight[width : 2 * width]",
+        RECORDED,
+    ),
+    Mutation(
+        "MLP of the last block",
+        f"{MODELING}/dense_paths.py",
+        "return values + block.ls_2(run_mlp(block, values))",
+        "return values",
+        RECORDED,
+    ),
+    Mutation(
+        "QuickGELU",
+        f"{MODELING}/transformer_block.py",
+        "F.silu(hidden.mul_(1.702)).div_(1.702)",
+        "F.gelu(hidden)",
+        RECORDED,
+    ),
+    Mutation(
+        "bicubic positional embedding",
+        f"{MODELING}/image_encoder.py",
+        'mode="bicubic", align_corners=False',
+        'mode="bilinear", align_corners=False',
+        RECORDED,
+    ),
+    Mutation(
+        "corners of the positional embedding",
+        f"{MODELING}/image_encoder.py",
+        'mode="bicubic", align_corners=False',
+        'mode="bicubic", align_corners=True',
+        RECORDED,
+    ),
+    Mutation(
+        "class token's own position",
+        f"{MODELING}/image_encoder.py",
+        "torch.cat([embedding[:1], grid])",
+        "torch.cat([0 * embedding[:1], grid])",
+        RECORDED,
+    ),
+    Mutation(
+        "last norm of the ViT",
+        f"{MODELING}/image_encoder.py",
+        "visual.ln_post(tokens[:, 1:].to(visual.proj.dtype))",
+        "tokens[:, 1:].to(visual.proj.dtype)",
+        RECORDED,
+    ),
+    Mutation(
+        "last norm of the ConvNeXt",
+        f"{MODELING}/image_encoder.py",
+        "trunk.head.norm(trunk.norm_pre(features))",
+        "trunk.norm_pre(features)",
+        RECORDED,
+    ),
+    Mutation(
+        "positional embedding trains",
+        f"{MODELING}/finetune_policy.py",
+        '".attn." in name or name.endswith("positional_embedding")',
+        '".attn." in name',
+        ("tests/modeling/test_finetune_policy.py", *RECORDED),
+    ),
+    Mutation(
+        "all of the attention trains",
+        f"{MODELING}/finetune_policy.py",
+        '".attn." in name or',
+        '".attn.in_proj" in name or',
+        ("tests/modeling/test_finetune_policy.py", *RECORDED),
+    ),
+    Mutation("normalised pixels", MODEL, " - self.pixel_mean)", ")", RECORDED),
+    Mutation("scaled pixels", MODEL, ") / self.pixel_std", ")", RECORDED),
+]
+
+TEXT = [
+    Mutation(
+        "tokens after the learnable ones",
+        f"{MODELING}/class_prompts.py",
+        "template[first_slot + length :]",
+        "template[first_slot + length + 1 :]",
+        RECORDED,
+    ),
+    Mutation(
+        "tokens before the learnable ones",
+        f"{MODELING}/class_prompts.py",
+        "(template[:first_slot], prompts)",
+        "(template[: first_slot - 1], prompts)",
+        RECORDED,
+    ),
+    Mutation(
+        "place of the learnable tokens",
+        f"{MODELING}/class_prompts.py",
+        "torch.cat([self.tokens, suffix], dim=1)",
+        "torch.cat([suffix[:, :1], self.tokens, suffix[:, 1:]], dim=1)",
+        RECORDED,
+    ),
+    Mutation(
+        "causal attention after a prefix",
+        f"{MODELING}/transformer_block.py",
+        "visible.tril(before)",
+        "visible.tril(before + 1)",
+        RECORDED,
+    ),
+    Mutation(
+        "positions after a prefix",
+        f"{MODELING}/text_encoder.py",
+        "self.positional_embedding[start : start + length]",
+        "self.positional_embedding[:length]",
+        RECORDED,
+    ),
+    Mutation(
+        "the end token stands for a text",
+        f"{MODELING}/text_encoder.py",
+        "return ids.argmax(dim=-1)",
+        "return ids.argmax(dim=-1) - 1",
+        RECORDED,
+    ),
+    Mutation(
+        "long texts are not truncated",
+        f"{MODELING}/text_encoder.py",
+        "context_length=self.context_length + 1)",
+        "context_length=self.context_length)",
+        ("tests/modeling/test_text_encoder.py",),
+    ),
+    Mutation(
+        "synonyms are averaged",
+        f"{MODELING}/text_classifier.py",
+        "words.mean(dim=0)",
+        "words[0]",
+        RECORDED,
+    ),
+    Mutation(
+        "synonyms are normalised before they are averaged",
+        f"{MODELING}/text_classifier.py",
+        "features = F.normalize(features.float(), dim=-1)",
+        "features = features.float()",
+        ("tests/modeling/test_text_classifier.py", *RECORDED),
+    ),
+    Mutation(
+        "a comma and a blank part synonyms",
+        f"{DATA}/vocabularies.py",
+        'SYNONYM_SEPARATOR = ", "',
+        'SYNONYM_SEPARATOR = ","',
+        ("tests/modeling/test_text_classifier.py",),
+    ),
+    Mutation(
+        "templates are averaged",
+        f"{MODELING}/text_classifier.py",
+        "features.mean(dim=1)",
+        "features[:, 0]",
+        RECORDED,
+    ),
+    Mutation(
+        "articles of the templates",
+        f"{MODELING}/prompt_templates.py",
+        'article = "an" if class_name.startswith(_VOWELS) else "a"',
+        'article = "a"',
+        ("tests/modeling/test_prompt_templates.py",),
+    ),
+]
+
+CLUSTERING = [
+    Mutation(
+        "assignment scale",
+        MODEL,
+        "return self.assignment_scale * cosines",
+        "return cosines",
+        RECORDED,
+    ),
+    Mutation(
+        "softmax over clusters",
+        f"{MODELING}/sinkhorn.py",
+        ".softmax(dim=1)",
+        ".softmax(dim=0)",
+        RECORDED,
+    ),
+    Mutation(
+        "number of Sinkhorn rounds",
+        f"{MODELING}/sinkhorn.py",
+        "range(num_iterations)",
+        "range(num_iterations - 1)",
+        ("tests/modeling/test_sinkhorn.py",),
+    ),
+    Mutation(
+        "clusters' normalisation",
+        f"{MODELING}/sinkhorn.py",
+        "assignment / cluster_totals.clamp(min=smallest)",
+        "assignment",
+        ("tests/modeling/test_sinkhorn.py",),
+    ),
+    Mutation(
+        "masks' normalisation comes last",
+        f"{MODELING}/sinkhorn.py",
+        "return assignment",
+        "return assignment / assignment.sum(dim=0)",
+        ("tests/modeling/test_sinkhorn.py",),
+    ),
+    Mutation(
+        "best cluster after Sinkhorn",
+        MODEL,
+        "scores = shares = sinkhorn(",
+        "shares = sinkhorn(",
+        RECORDED,
+    ),
+    Mutation(
+        "best, not worst, cluster",
+        MODEL,
+        "return scores.argmax(dim=1)",
+        "return scores.argmin(dim=1)",
+        RECORDED,
+    ),
+    Mutation(
+        "pooled mean",
+        f"{MODELING}/mask_pooling.py",
+        "weights.flatten(1) @ image_features / area",
+        "weights.flatten(1) @ image_features",
+        ("tests/modeling/test_mask_pooling.py",),
+    ),
+    Mutation(
+        "features are not normalised before they are pooled",
+        f"{MODELING}/mask_pooling.py",
+        "features.float().reshape",
+        "F.normalize(features.float(), dim=-1).reshape",
+        ("tests/modeling/test_mask_pooling.py", *RECORDED),
+    ),
+    Mutation(
+        "bilinear upsampling of pooled features",
+        f"{MODELING}/mask_pooling.py",
+        'mode="linear", align_corners=False',
+        'mode="nearest-exact"',
+        ("tests/modeling/test_mask_pooling.py", *RECORDED),
+    ),
+    Mutation(
+        "masks of one pixel are dropped",
+        f"{MODELING}/training_masks.py",
+        "sum(dim=1) > 1",
+        "sum(dim=1) > 0",
+        ("tests/modeling/test_training_masks.py",),
+    ),
+    Mutation(
+        "masks are resized by nearest neighbour",
+        f"{MODELING}/training_masks.py",
+        'resolution, mode="nearest")',
+        'resolution, mode="bilinear")',
+        ("tests/modeling/test_training_masks.py", "tests/test_meta_arch.py"),
+    ),
+    Mutation(
+        "the teacher sees the weak image",
+        MODEL,
+        "teacher_features = self.teacher(weak)  #",
+        "teacher_features = self.teacher(strong)  #",
+        RECORDED,
+    ),
+    Mutation(
+        "the student sees the strong image",
+        MODEL,
+        "student_features = self.image_encoder(strong)  #",
+        "student_features = self.image_encoder(weak)  #",
+        RECORDED,
+    ),
+    Mutation(
+        "the teacher moves",
+        MODEL,
+        "self.teacher.update(self.image_encoder)",
+        "pass",
+        RECORDED,
+    ),
+    Mutation(
+        "the teacher moves before it is used",
+        MODEL,
+        "self.teacher.update(self.image_encoder)",
+        "self.image_encoder._forward_hooks[0] = lambda s, *_: self.teacher.update(s)",
+        ("tests/modeling/test_momentum_teacher.py", "tests/test_meta_arch.py", *RECORDED),
+    ),
+    Mutation(
+        "the teacher keeps the momentum's share",
+        f"{MODELING}/momentum_teacher.py",
+        "get_ema_multi_avg_fn(self.momentum)",
+        "get_ema_multi_avg_fn(1 - self.momentum)",
+        RECORDED,
+    ),
+    Mutation(
+        "DINO masks are upsampled by nearest neighbour",
+        f"{MODELING}/dino_masks.py",
+        'F.interpolate(labels, size, mode="nearest")',
+        'F.interpolate(labels, size, mode="bilinear").round()',
+        ("tests/modeling/test_dino_masks.py",),
+    ),
+]
+
+LOSS = [
+    Mutation(
+        "union of the masks of a cluster",
+        f"{MODELING}/target_merging.py",
+        "unions.index_add_(0, index, masks)",
+        "unions.index_copy_(0, index, masks)",
+        ("tests/modeling/test_target_merging.py", *RECORDED),
+    ),
+    Mutation(
+        "only covered pixels count",
+        f"{MODELING}/losses.py",
+        ".masked_fill(~covered, -torch.inf)",
+        "",
+        RECORDED,
+    ),
+    Mutation(
+        "mean over all channels of the covered pixels",
+        f"{MODELING}/losses.py",
+        "sum(dim=1)[image_index].sum()",
+        "sum(dim=1).sum()",
+        RECORDED,
+    ),
+    Mutation(
+        "bilinear resizing of the decoder's output",
+        f"{MODELING}/losses.py",
+        'mode="bilinear", align_corners=False)[:, 0]',
+        'mode="bilinear", align_corners=True)[:, 0]',
+        RECORDED,
+    ),
+    Mutation(
+        "the mean is that of all processes",
+        MODEL,
+        "self.counted_pixels.clamp(min=1) / comm.get_world_size()",
+        "self.counted_pixels.clamp(min=1)",
+        ("tests/test_distributed.py",),
+    ),
+    Mutation(
+        "groups of the first norms",
+        f"{MODELING}/mask_decoder.py",
+        "_double_conv(64, groups=4)",
+        "_double_conv(64, groups=8)",
+        RECORDED,
+    ),
+    Mutation(
+        "groups of the second norms",
+        f"{MODELING}/mask_decoder.py",
+        "_double_conv(32, groups=2)",
+        "_double_conv(32, groups=4)",
+        RECORDED,
+    ),
+    Mutation(
+        "convolutions without bias",
+        f"{MODELING}/mask_decoder.py",
+        "padding=1, bias=False)",
+        "padding=1)",
+        ("tests/modeling/test_mask_decoder.py", *RECORDED),
+    ),
+    Mutation(
+        "ReLU in the decoder",
+        f"{MODELING}/mask_decoder.py",
+        "nn.ReLU(inplace=True)",
+        "nn.GELU()",
+        RECORDED,
+    ),
+    Mutation(
+        "stride of the first upsampling",
+        f"{MODELING}/mask_decoder.py",
+        "F.conv_transpose2d(inputs, kernel, stride=2, padding=1)",
+        "F.conv_transpose2d(inputs, kernel[..., 1:, 1:], stride=1, padding=1)",
+        RECORDED,
+    ),
+    Mutation(
+        "cosines of the student's features",
+        MODEL,
+        "F.normalize(features, dim=-1) @",
+        "features @",
+        RECORDED,
+    ),
+]
+
+SOLVER = [
+    Mutation(
+        "the gradient is clipped before the step",
+        "pixelclip/engine/solver.py",
+        "register_step_pre_hook(clip)",
+        "register_step_post_hook(clip)",
+        ("tests/engine/test_solver.py", *RECORDED),
+    ),
+    Mutation(
+        "the whole gradient is clipped",
+        "pixelclip/engine/solver.py",
+        'for group in optimizer.param_groups for p in group["params"]]',
+        'for group in optimizer.param_groups[:1] for p in group["params"]]',
+        ("tests/engine/test_solver.py", *RECORDED),
+    ),
+    Mutation(
+        "no weight decay of embeddings",
+        "pixelclip/engine/solver.py",
+        "return 0.0",
+        "return cfg.SOLVER.WEIGHT_DECAY",
+        ("tests/engine/test_solver.py",),
+    ),
+    Mutation(
+        "no weight decay of group norms",
+        "pixelclip/engine/solver.py",
+        "nn.LayerNorm, nn.GroupNorm,",
+        "nn.LayerNorm,",
+        ("tests/engine/test_solver.py",),
+    ),
+    Mutation(
+        "no weight decay of layer norms",
+        "pixelclip/engine/solver.py",
+        "(nn.LayerNorm, nn.GroupNorm,",
+        "(nn.GroupNorm,",
+        ("tests/engine/test_solver.py",),
+    ),
+    Mutation(
+        "prompts have their learning rate",
+        "pixelclip/engine/solver.py",
+        '"class_prompts": cfg.SOLVER.PROMPT_MULTIPLIER',
+        '"class_prompts": 1.0',
+        RECORDED,
+    ),
+    Mutation(
+        "the image encoder has its learning rate",
+        "pixelclip/engine/solver.py",
+        '"image_encoder": cfg.SOLVER.CLIP_MULTIPLIER',
+        '"image_encoder": 1.0',
+        RECORDED,
+    ),
+    Mutation(
+        "end of the cosine",
+        "pixelclip/engine/solver.py",
+        "CosineParamScheduler(1.0, solver.BASE_LR_END / solver.BASE_LR)",
+        "CosineParamScheduler(1.0, 0.0)",
+        ("tests/engine/test_solver.py", *RECORDED),
+    ),
+    Mutation(
+        "gradients start at zero",
+        "pixelclip/engine/training_step.py",
+        "self.optimizer.zero_grad()",
+        "pass",
+        ("tests/test_training_trajectory.py",),
+    ),
+]
+
+INFERENCE = [
+    Mutation(
+        "features are interpolated before they are normalised",
+        MODEL,
+        "features.permute(0, 3, 1, 2),  #",
+        "F.normalize(features, dim=-1).permute(0, 3, 1, 2),  #",
+        RECORDED,
+    ),
+    Mutation(
+        "cosines at inference",
+        MODEL,
+        "@ F.normalize(vectors, dim=-1).T",
+        "@ vectors.T",
+        RECORDED,
+    ),
+    Mutation(
+        "bilinear resizing of test images",
+        f"{MODELING}/inference_views.py",
+        'view_size, mode="bilinear"',
+        'view_size, mode="bicubic"',
+        RECORDED,
+    ),
+    Mutation(
+        "bilinear resizing of the scores",
+        f"{MODELING}/bilinear_patch.py",
+        "before + 1, length - 1), position - before",
+        "before + 1, length - 1), (position - before).round()",
+        RECORDED,
+    ),
+    Mutation(
+        "pixels are areas",
+        f"{MODELING}/bilinear_patch.py",
+        "+ 0.5) * (length / new_length) - 0.5",
+        ") * (length / new_length)",
+        RECORDED,
+    ),
+]
+
+AUGMENTATION = [
+    Mutation(
+        "bilinear resizing of training images",
+        f"{DATA}/weak_augmentation.py",
+        "Image.Resampling.BILINEAR, box=box",
+        "Image.Resampling.NEAREST, box=box",
+        (*WEAK, *MAPPER),
+    ),
+    Mutation(
+        "place of the crop",
+        f"{DATA}/weak_augmentation.py",
+        "        plan.left * horizontal,",
+        "        plan.top * horizontal,",
+        (*WEAK, *MAPPER),
+    ),
+    Mutation(
+        "probability of a flip",
+        f"{DATA}/weak_augmentation.py",
+        "np.random.uniform() < 0.5",
+        "np.random.uniform() < 0.45",
+        WEAK,
+    ),
+    Mutation(
+        "images are flipped with their masks",
+        f"{DATA}/weak_augmentation.py",
+        "crop = cv2.flip(crop, 1)",
+        "pass",
+        MAPPER,
+    ),
+    Mutation(
+        "masks are flipped with their image",
+        f"{DATA}/weak_augmentation.py",
+        "[T.HFlipTransform(width)] * self.is_mirrored",
+        "[T.HFlipTransform(width)] * 0",
+        MAPPER,
+    ),
+    Mutation("SSD's brightness", f"{DATA}/ssd_colors.py", "DELTA = 32.0", "DELTA = 29.0", SSD),
+    Mutation("SSD's factors", f"{DATA}/ssd_colors.py", "(0.5, 1.5)", "(0.55, 1.5)", SSD),
+    Mutation("SSD's hue", f"{DATA}/ssd_colors.py", "HUE_DELTA = 18", "HUE_DELTA = 16", SSD),
+    Mutation(
+        "SSD's order of changes",
+        f"{DATA}/ssd_colors.py",
+        "return _hue(_saturation(_contrast(image)))",
+        "return _contrast(_saturation(_hue(image)))",
+        SSD,
+    ),
+    Mutation(
+        "brightness jitter",
+        f"{DATA}/strong_augmentation.py",
+        "brightness=0.5",
+        "brightness=0.45",
+        STRONG,
+    ),
+    Mutation(
+        "contrast jitter", f"{DATA}/strong_augmentation.py", "contrast=0.5", "contrast=0.45", STRONG
+    ),
+    Mutation(
+        "saturation jitter",
+        f"{DATA}/strong_augmentation.py",
+        "saturation=0.5",
+        "saturation=0.45",
+        STRONG,
+    ),
+    Mutation("hue jitter", f"{DATA}/strong_augmentation.py", "hue=0.25", "hue=0.225", STRONG),
+    Mutation("chance of jitter", f"{DATA}/strong_augmentation.py", "p=0.8", "p=0.72", STRONG),
+    Mutation("chance of gray", f"{DATA}/strong_augmentation.py", "p=0.2", "p=0.22", STRONG),
+    Mutation("chance of blur", f"{DATA}/strong_augmentation.py", "p=0.5", "p=0.45", STRONG),
+    Mutation("range of blur", f"{DATA}/strong_augmentation.py", "(0.1, 2.0)", "(0.1, 1.8)", STRONG),
+    Mutation(
+        "height of the black rectangle",
+        f"{DATA}/strong_augmentation.py",
+        "uniform(0.1, 0.5) * height",
+        "uniform(0.1, 0.45) * height",
+        STRONG,
+    ),
+    Mutation(
+        "width of the black rectangle",
+        f"{DATA}/strong_augmentation.py",
+        "uniform(0.1, 0.5) * width",
+        "uniform(0.11, 0.5) * width",
+        STRONG,
+    ),
+    Mutation(
+        "place of the black rectangle",
+        f"{DATA}/strong_augmentation.py",
+        "randint(0, height - rows)",
+        "randint(0, (height - rows) // 2)",
+        STRONG,
+    ),
+    Mutation(
+        "the rectangle is black",
+        f"{DATA}/strong_augmentation.py",
+        "strong[top:bottom, left:right] = 0",
+        "strong[top:bottom, left:right] = 128",
+        STRONG,
+    ),
+    Mutation(
+        "the rectangle cuts the masks",
+        f"{DATA}/mask_dataset_mapper.py",
+        "        _cover(masks, rectangle, rows, columns)",
+        "        pass",
+        MAPPER,
+    ),
+    Mutation(
+        "masks that a crop does not show are left out",
+        f"{DATA}/mask_dataset_mapper.py",
+        "masks[is_visible]",
+        "masks",
+        MAPPER,
+    ),
+]
+
+MUTATIONS = [
+    *CONSTANTS,
+    *IMAGE_ENCODER,
+    *TEXT,
+    *CLUSTERING,
+    *LOSS,
+    *SOLVER,
+    *INFERENCE,
+    *AUGMENTATION,
+]
