@@ -304,8 +304,8 @@ CLUSTERING = [
     Mutation(
         "features are not normalised before they are pooled",
         f"{MODELING}/mask_pooling.py",
-        "features.float().reshape",
-        "F.normalize(features.float(), dim=-1).reshape",
+        "minlength=batch).tolist()",
+        "minlength=batch).tolist(); features = F.normalize(features.float(), dim=-1)",
         ("tests/modeling/test_mask_pooling.py", *RECORDED),
     ),
     Mutation(
