@@ -48,3 +48,7 @@ def test_configurations_merge_and_have_the_published_solver(path):
     is_vit = "vit" in path.stem
     assert ("attention" if is_vit else "full") == cfg.MODEL.CLIP.FINETUNE
     assert (100.0 if is_vit else 1.0) == cfg.MODEL.PIXELCLIP.ASSIGNMENT_SCALE
+    is_dino = path.stem.endswith("_dino")
+    assert ("dino" if is_dino else "dataset") == cfg.MODEL.PIXELCLIP.MASK_SOURCE
+    dino = cfg.MODEL.PIXELCLIP.DINO
+    assert (dino.MODEL, dino.NUM_MASKS) == ("vit_small_patch16_224.dino", 16)

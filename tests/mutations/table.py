@@ -27,6 +27,7 @@ MAPPER = ("tests/data/test_mask_dataset_mapper.py", *DATA_PATH)
 BASE = "configs/Base-PixelCLIP.yaml"
 VIT = "configs/pixelclip_vitb16.yaml"
 CONVNEXT = "configs/pixelclip_convnextb.yaml"
+VIT_DINO = "configs/pixelclip_vitb16_dino.yaml"
 KEYS = "pixelclip/config.py"
 MODEL = "pixelclip/meta_arch.py"
 MODELING = "pixelclip/modeling"
@@ -68,7 +69,10 @@ CONSTANTS = [
     _constant("mask resolution", KEYS, "MASK_RESOLUTION = (256,", "MASK_RESOLUTION = (224,"),
     _constant("test feature size", KEYS, "FEATURE_SIZE = (64, 64)", "FEATURE_SIZE = (32, 32)"),
     _constant("test templates", KEYS, '"imagenet_select"', '"imagenet"'),
-    _constant("number of DINO masks", KEYS, "NUM_MASKS = 16", "NUM_MASKS = 14"),
+    _constant("number of DINO masks", VIT_DINO, "NUM_MASKS: 16", "NUM_MASKS: 14"),
+    _constant("number of DINO masks by default", KEYS, "NUM_MASKS = 16", "NUM_MASKS = 14"),
+    _constant("DINO's ViT", VIT_DINO, "vit_small_patch16_224", "vit_small_patch8_224"),
+    _constant("source of DINO masks", VIT_DINO, 'SOURCE: "dino"', 'SOURCE: "dataset"'),
     _constant("CLIP's mean", KEYS, "(122.7709383, 116.7460125, 104", "(123.675, 116.28, 103"),
     _constant("CLIP's deviation", KEYS, "(68.5005327, 66.6321579, 70", "(58.395, 57.12, 57"),
     _constant("channel order", KEYS, 'cfg.INPUT.FORMAT = "RGB"', 'cfg.INPUT.FORMAT = "BGR"'),
