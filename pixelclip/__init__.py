@@ -10,8 +10,8 @@ from pixelclip.data.datasets.builtin import register_all
 from pixelclip.meta_arch import PixelCLIP
 
 if TYPE_CHECKING:
-    from pixelclip.prediction import Prediction
-    from pixelclip.predictor import Predictor
+    from pixelclip.inference.predictor import Predictor
+    from pixelclip.inference.result import Prediction
 
 __all__ = ["PixelCLIP", "Prediction", "Predictor", "add_pixelclip_config"]
 
@@ -21,11 +21,11 @@ register_all()
 def __getattr__(name: str) -> Any:
     """Import the Predictor when it is asked for, with the evaluators and plotting behind it."""
     if name == "Predictor":
-        from pixelclip.predictor import Predictor
+        from pixelclip.inference.predictor import Predictor
 
         return Predictor
     if name == "Prediction":
-        from pixelclip.prediction import Prediction
+        from pixelclip.inference.result import Prediction
 
         return Prediction
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from detectron2.utils.file_io import PathManager
 from pixelclip.modeling.clip_loader import load_clip_config
 from pixelclip.modeling.finetune_policy import FINETUNE_POLICIES
 from pixelclip.modeling.prompt_templates import get_prompt_templates
+from pixelclip.utils.distributed import COLLECTIVE_TIMEOUT
 
 PRECISIONS = ("float16", "bfloat16")
 MASK_SOURCES = ("dataset", "dino")

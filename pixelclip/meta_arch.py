@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from pixelclip.config_check import check_choice, check_model_config
 from pixelclip.data.vocabularies import validate_class_names
-from pixelclip.distributed import RowExchange
 from pixelclip.modeling.background import Background
 from pixelclip.modeling.clip_loader import load_clip, load_tokenizer
 from pixelclip.modeling.cluster_embeddings import build_cluster_embeddings
@@ -42,11 +41,12 @@ from pixelclip.modeling.mask_pooling import pool_masks
 from pixelclip.modeling.momentum_teacher import MomentumTeacher
 from pixelclip.modeling.prompt_templates import get_prompt_templates
 from pixelclip.modeling.sinkhorn import sinkhorn
-from pixelclip.modeling.target_merging import MaskTargets, cover_images, merge_masks
+from pixelclip.modeling.targets import MaskTargets, cover_images, merge_masks
 from pixelclip.modeling.text_classifier import build_text_classifier
 from pixelclip.modeling.text_encoder import TextEncoder
 from pixelclip.modeling.training_masks import gather_training_masks
 from pixelclip.modeling.training_statistics import assignment_entropy, feature_agreement
+from pixelclip.utils.distributed import RowExchange
 
 Losses = dict[str, Tensor]
 

@@ -11,12 +11,12 @@ from detectron2.config import get_cfg
 from detectron2.structures import BitMasks, Instances
 
 from pixelclip import PixelCLIP, add_pixelclip_config
-from pixelclip.checkpoint import PixelCLIPCheckpointer, rename_published_weights
-from pixelclip.meta_arch import cosine_maps
+from pixelclip.checkpoint.checkpointer import PixelCLIPCheckpointer, rename_published_weights
+from pixelclip.meta_arch import cosine_maps, cosine_similarity
 from pixelclip.modeling.losses import count_pixels, decoded_mask_loss
 from pixelclip.modeling.prompt_templates import get_prompt_templates
 from pixelclip.modeling.sinkhorn import sinkhorn
-from pixelclip.modeling.target_merging import MaskTargets, cover_images, merge_masks
+from pixelclip.modeling.targets import MaskTargets, cover_images, merge_masks
 from pixelclip.modeling.text_classifier import embed_class_names
 from pixelclip.modeling.training_masks import gather_training_masks
 

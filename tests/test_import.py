@@ -21,7 +21,7 @@ def test_import_is_silent_touches_nothing_and_needs_no_optional_package(tmp_path
     code = REFUSE_NETWORK + LACK_OPTIONAL_PACKAGES + (
         "import random, numpy, torch\n"
         "before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.initial_seed()\n"
-        "import pixelclip.checkpoint, pixelclip.engine, pixelclip.visualization\n"
+        "import pixelclip.checkpoint, pixelclip.engine, pixelclip.utils.visualization\n"
         "after = random.getstate(), numpy.random.get_state()[1].tolist(), torch.initial_seed()\n"
         "assert before == after, 'seeded'\n"
         "assert not torch.cuda.is_initialized()\n"

@@ -15,7 +15,7 @@ import torch
 
 from pixelclip import PixelCLIP
 from pixelclip.meta_arch import cosine_maps
-from pixelclip.modeling.target_merging import merge_masks
+from pixelclip.modeling.targets import merge_masks
 from pixelclip.modeling.training_masks import gather_training_masks
 
 from .conftest import make_tiny_config

@@ -11,8 +11,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from pixelclip.speed_analysis.analysis import COMMANDS, Configuration, analyze_speed
-from pixelclip.speed_analysis.report import format_result, save_result
+from pixelclip.analysis.speed import COMMANDS, Configuration, analyze_speed
+from pixelclip.analysis.speed_report import format_result, save_result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

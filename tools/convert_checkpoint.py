@@ -5,7 +5,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pixelclip.checkpoint_conversion import LAYOUTS, convert_checkpoint
+from pixelclip.checkpoint.conversion import LAYOUTS, convert_checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pixelclip.data.vocabularies import read_vocabulary
 from pixelclip.engine.setup import load_config
 from pixelclip.export import ExportError, ExportReport, export_model, save_text_features
-from pixelclip.predictor import Predictor
+from pixelclip.inference.predictor import Predictor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from pixelclip.engine.setup import load_config
-from pixelclip.prompt_export import export_prompts
+from pixelclip.export.prompts import export_prompts
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pixelclip.mask_generation.command_line import add_generator_arguments, read_generator_choice
 from pixelclip.mask_generation.generate import generate_masks
-from pixelclip.mask_generation.photographs import COPIES
+from pixelclip.mask_generation.image_records import COPIES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ import argparse
 import os
 import sys
 
-from pixelclip.visualization import draw_training_curve, read_iteration_log, save_figure
+from pixelclip.utils.visualization import draw_training_curve, read_iteration_log, save_figure
 
 
 def main() -> None:

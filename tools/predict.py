@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelclip.prediction_files import (
+from pixelclip.inference.files import (
     PredictionReport,
     PredictionSettings,
     predict_camera,

@@ -6,10 +6,10 @@ import logging
 import sys
 from pathlib import Path
 
+from pixelclip.analysis.prompt_findings import choose_subject
+from pixelclip.analysis.prompt_report import report_prompts
 from pixelclip.data.vocabularies import read_vocabulary
 from pixelclip.engine.setup import load_config
-from pixelclip.evaluation.prompt_findings import choose_subject
-from pixelclip.evaluation.prompt_report import report_prompts
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -6,9 +6,9 @@ import logging
 import sys
 from pathlib import Path
 
+from pixelclip.analysis.comparison_images import draw_comparison
 from pixelclip.engine.setup import load_config
-from pixelclip.evaluation.comparison_pictures import draw_comparison
-from pixelclip.visualization import save_figure
+from pixelclip.utils.visualization import save_figure
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate  # type: ignore[import-untyped]
 from tqdm import tqdm
 
-from pixelclip.data.broken_record import BrokenRecordError
+from pixelclip.data.corrupt_record import BrokenRecordError
 from pixelclip.data.datasets.builtin import BENCHMARKS
 from pixelclip.data.datasets.coco_stuff_masks import (
     NUM_IMAGES,

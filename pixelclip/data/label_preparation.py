@@ -19,13 +19,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pixelclip.atomic_write import atomic_writer, remove_leftovers
 from pixelclip.data.datasets.sem_seg_benchmark import (
     SemSegBenchmark,
     datasets_root,
     list_files,
     require_layout,
 )
+from pixelclip.utils.atomic_write import atomic_writer, remove_leftovers
 
 _NOT_ALLOWED = -1
 # How a whole file ends.

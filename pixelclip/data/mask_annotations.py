@@ -3,7 +3,7 @@
 import json
 from typing import Any, NoReturn
 
-from pixelclip.data.broken_record import BrokenRecordError
+from pixelclip.data.corrupt_record import BrokenRecordError
 
 # SA-1B has a few hundred masks an image at most. The limit bounds a sample's memory: at the
 # published mask resolution of 256x256 this many masks take 256 MiB.

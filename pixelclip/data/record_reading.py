@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from pixelclip.data.broken_record import BrokenRecordError
+from pixelclip.data.corrupt_record import BrokenRecordError
 
 # Far above any photograph, and above SA-1B's largest JSON (a few MB); a damaged tar or a stray file
 # must not fill the memory.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from pixelclip.atomic_write import atomic_writer
+from pixelclip.utils.atomic_write import atomic_writer
 
 
 class FoundMask(NamedTuple):

@@ -19,7 +19,6 @@ from zipfile import ZIP_STORED, ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.data.image_mask_pairs import (
     JSON_SUFFIX,
     PairTable,
@@ -30,6 +29,7 @@ from pixelclip.data.image_mask_pairs import (
     split_suffix,
 )
 from pixelclip.data.record_reading import FileVersion, file_version
+from pixelclip.utils.atomic_write import atomic_writer
 
 logger = logging.getLogger(__name__)
 

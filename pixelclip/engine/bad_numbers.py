@@ -16,12 +16,12 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.config import add_pixelclip_config
 from pixelclip.engine.random_seeds import seed_iteration
 from pixelclip.engine.solver import build_optimizer
 from pixelclip.engine.training_step import BadNumbersError, Batch, TrainingStep
 from pixelclip.meta_arch import PixelCLIP
+from pixelclip.utils.atomic_write import atomic_writer
 
 FOLDER = "bad_numbers"
 _FILE_NAME = re.compile(r"(iteration_\d+)_rank_\d+\.pth$")

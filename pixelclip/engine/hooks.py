@@ -12,8 +12,8 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from tqdm import tqdm
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.engine.random_seeds import seed_iteration
+from pixelclip.utils.atomic_write import atomic_writer
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,7 @@ from detectron2.engine import launch as launch_on_gpus
 from detectron2.utils import comm
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from pixelclip.distributed import limit_gloo_group
-from pixelclip.engine.setup import load_config
-
-Main = Callable[[argparse.Namespace], object]
+from pixelclip.utils.distributed import COLLECTIVE_TIMEOUT
 
 
 def launch(main: Main, args: argparse.Namespace) -> None:

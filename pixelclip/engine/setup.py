@@ -11,8 +11,8 @@ from detectron2.utils.logger import setup_logger
 
 from pixelclip.config import add_pixelclip_config
 from pixelclip.config_check import check_run_config
-from pixelclip.config_files import find_config
 from pixelclip.data.datasets.sem_seg_folder import register_sem_seg_folders
+from pixelclip.utils.config_files import find_config
 
 
 def setup(args: argparse.Namespace) -> CfgNode:

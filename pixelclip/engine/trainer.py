@@ -23,11 +23,10 @@ from torch.utils.data import ConcatDataset
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.config_check import check_batch_split, check_run_config
-from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
-from pixelclip.data.photographs import PHOTOGRAPHS
-from pixelclip.data.resumable_loader import ResumableLoader
+from pixelclip.data.image_folder import PHOTOGRAPHS
+from pixelclip.data.loader import ResumableLoader
+from pixelclip.data.mapper import MaskDatasetMapper
 from pixelclip.data.sa1b import find_sa1b_root
-from pixelclip.distributed import check_same, check_same_config, do_together
 from pixelclip.engine.bad_numbers import explain_bad_step
 from pixelclip.engine.full_disk import (
     PatientCheckpointer,
@@ -43,8 +42,9 @@ from pixelclip.engine.hooks import (
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
 from pixelclip.engine.training_step import BadNumbersError, TrainingStep
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
-from pixelclip.evaluation.benchmark import NoTestSetError, takes_given_masks
-from pixelclip.evaluation.evaluation_loader import build_evaluation_loader
+from pixelclip.evaluation.benchmark import takes_given_masks
+from pixelclip.evaluation.loader import build_evaluation_loader
+from pixelclip.utils.distributed import check_same, check_same_config, do_together
 
 logger = logging.getLogger(__name__)
 

@@ -19,14 +19,13 @@ from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 
 from pixelclip.data.vocabularies import vocabulary_of_dataset
-from pixelclip.evaluation.benchmark_table import make_rows, write_table
-from pixelclip.evaluation.dataset_gaps import find_gaps
 from pixelclip.evaluation.evaluators import EVALUATIONS, LabelMapEvaluator
 from pixelclip.evaluation.label_map_model import LabelMapModel
 from pixelclip.evaluation.mask_classification import MaskClassifier
 from pixelclip.evaluation.mask_regions import mask_folder_of
+from pixelclip.evaluation.missing_datasets import find_gaps
 from pixelclip.evaluation.published_results import get_published_row
-from pixelclip.evaluation.stored_results import (
+from pixelclip.evaluation.result_cache import (
     DatasetResult,
     Fingerprint,
     hash_data,
@@ -35,6 +34,7 @@ from pixelclip.evaluation.stored_results import (
     make_fingerprint,
     save_result,
 )
+from pixelclip.evaluation.table import make_rows, write_table
 from pixelclip.evaluation.timed_inference import run_timed_inference
 from pixelclip.meta_arch import PixelCLIP
 from pixelclip.modeling.background import NO_THRESHOLD

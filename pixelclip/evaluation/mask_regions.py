@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pixelclip.data.broken_record import BrokenRecordError
+from pixelclip.data.corrupt_record import BrokenRecordError
 from pixelclip.data.mask_annotations import parse_mask_rles
 from pixelclip.data.mask_ownership import MaskOwnership
 from pixelclip.data.nearest_sampling import shrink_mask

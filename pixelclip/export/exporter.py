@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.export.formats import ExportedModel, get_format, trace
 from pixelclip.export.graphs import Graph, make_graph
 from pixelclip.export.metadata import describe_export
 from pixelclip.meta_arch import PixelCLIP
+from pixelclip.utils.atomic_write import atomic_writer
 
 KINDS = ("encoder", "classifier")
 

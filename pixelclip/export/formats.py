@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 
 from pixelclip.export.graphs import Graph
 from pixelclip.export.metadata import from_strings, to_strings
-from pixelclip.optional_packages import import_optional
+from pixelclip.utils.optional_packages import import_optional
 
 _METADATA_FILE = "metadata.json"
 # Protobuf, which ONNX files are made of, ends here.

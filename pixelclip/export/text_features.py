@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.meta_arch import PixelCLIP
+from pixelclip.utils.atomic_write import atomic_writer
 
 
 def save_text_features(

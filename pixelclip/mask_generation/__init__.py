@@ -1,1 +1,1 @@
-"""Masks for any photographs: segmenters behind one interface, and what is made with them."""
+"""Masks for any images: generators behind one interface, and the SA-1B files they write."""

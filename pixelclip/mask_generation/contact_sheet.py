@@ -9,9 +9,9 @@ from pixelclip.data.image_reading import read_rgb_image
 from pixelclip.data.mask_annotations import parse_mask_rles
 from pixelclip.data.nearest_sampling import torch_nearest
 from pixelclip.data.rle import sample_masks
-from pixelclip.mask_generation.photographs import Photograph
+from pixelclip.mask_generation.image_records import Photograph
 from pixelclip.mask_generation.working_size import shrink_image
-from pixelclip.visualization import Picture, draw_picture_grid, overlay_masks, save_figure
+from pixelclip.utils.visualization import Picture, draw_picture_grid, overlay_masks, save_figure
 
 _ROWS = 4
 _PER_ROW = 2

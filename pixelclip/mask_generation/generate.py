@@ -25,15 +25,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.data.image_reading import ImageReadError, read_rgb_image
 from pixelclip.data.sa1b_writing import write_sa1b_annotation
 from pixelclip.mask_generation.contact_sheet import write_contact_sheet
 from pixelclip.mask_generation.generators import GeneratorChoice
+from pixelclip.mask_generation.image_records import Photograph, find_photographs
 from pixelclip.mask_generation.mask_generator import MaskGenerator
-from pixelclip.mask_generation.photographs import Photograph, find_photographs
 from pixelclip.mask_generation.summary import MaskSummary, Outcome, read_outcome, summarize
 from pixelclip.mask_generation.worker_pool import run_tasks
+from pixelclip.utils.atomic_write import atomic_writer
 
 _JPEG_QUALITY = 95
 

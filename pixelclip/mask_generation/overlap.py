@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from pixelclip.data.broken_record import BrokenRecordError
+from pixelclip.data.corrupt_record import BrokenRecordError
 from pixelclip.data.image_reading import ImageReadError, read_rgb_image
 from pixelclip.data.mask_annotations import parse_mask_rles
 from pixelclip.data.record_reading import read_annotation_bytes, read_image_bytes

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelclip.modeling.chunked_sum import chunked_sum
-from pixelclip.modeling.target_merging import MaskTargets
+from pixelclip.modeling.targets import MaskTargets
 
 # Number of maps that are decoded at a time, at most: on a CPU their features stay in its cache, on
 # a GPU they are as many as keep it busy, in about 2 GB.

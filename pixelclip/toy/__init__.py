@@ -1,1 +1,1 @@
-"""The embedded world: drawn pictures with named things, a tiny CLIP, and the demo in it."""
+"""The toy benchmark: drawn scenes with named objects, a tiny CLIP, and the demo on them."""

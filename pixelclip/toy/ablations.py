@@ -18,12 +18,12 @@ from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.engine import Trainer
 from pixelclip.engine.setup import load_config
 from pixelclip.toy.clip_masks import write_clip_masks
 from pixelclip.toy.scenes import CLASS_NAMES
 from pixelclip.toy.textures import STUFF_NAMES
+from pixelclip.utils.atomic_write import atomic_writer
 
 logger = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
-from pixelclip.data.datasets.toy_scenes import TOY_SCENES_TEST
 from pixelclip.engine import Trainer
 from pixelclip.engine.hooks import ProgressBar
 from pixelclip.engine.setup import load_config
 from pixelclip.evaluation.benchmark import dataset_vocabulary
-from pixelclip.evaluation.stored_results import hash_weights
+from pixelclip.evaluation.result_cache import hash_weights
 from pixelclip.meta_arch import PixelCLIP
+from pixelclip.toy.dataset import TOY_SCENES_TEST
 from pixelclip.toy.demo_folder import DemoFolder, open_demo_folder
 from pixelclip.toy.demo_report import DENSE_PATHS_BEFORE, Evaluation, write_demo_report
 from pixelclip.toy.scene_files import write_scenes

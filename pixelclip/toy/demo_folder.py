@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pixelclip.atomic_write import atomic_writer
+from pixelclip.utils.atomic_write import atomic_writer
 
 _STATE = "demo.json"
 _LOCK = ".lock"

@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from pixelclip.command_names import runnable_command
-from pixelclip.data.datasets.toy_scenes import TOY_SCENES_TEST
-from pixelclip.engine import Trainer
-from pixelclip.evaluation.prompt_names import (
+from pixelclip.analysis.prompt_names import (
     NearName,
     count_masks_of_prompts,
     find_nearest_names,
 )
+from pixelclip.engine import Trainer
 from pixelclip.meta_arch import PixelCLIP
-from pixelclip.report import Block, Commands, Figure, Heading, Paragraph, Table, write_report
+from pixelclip.toy.dataset import TOY_SCENES_TEST
 from pixelclip.toy.demo_folder import DemoFolder
+from pixelclip.toy.report import Block, Commands, Figure, Heading, Paragraph, Table, write_report
 from pixelclip.toy.sam_like_masks import make_masks
 from pixelclip.toy.scene_files import SPLITS
 from pixelclip.toy.scenes import CLASS_NAMES, make_scene
 from pixelclip.toy.textures import STUFF_NAMES
 from pixelclip.toy.things import THING_NAMES
-from pixelclip.visualization import (
+from pixelclip.utils.command_names import runnable_command
+from pixelclip.utils.visualization import (
     Picture,
     class_colours,
     colour_labels,

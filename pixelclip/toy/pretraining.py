@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
 from pixelclip.modeling.clip_loader import load_clip, load_tokenizer
 from pixelclip.modeling.text_encoder import TextEncoder
 from pixelclip.toy.web_pictures import PICTURE_SIDE, make_web_picture
+from pixelclip.utils.atomic_write import atomic_writer
 
 logger = logging.getLogger(__name__)
 

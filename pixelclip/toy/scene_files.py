@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.data.label_preparation import PreparationReport
 from pixelclip.data.sa1b_writing import FoundMask, write_sa1b_annotation
 from pixelclip.toy.sam_like_masks import make_masks
 from pixelclip.toy.scenes import make_scene
+from pixelclip.utils.atomic_write import atomic_writer
 
 # Folder below the root of the data sets.
 FOLDER = "toy_scenes"

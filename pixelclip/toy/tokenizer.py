@@ -10,12 +10,12 @@ from pathlib import Path
 
 from open_clip.tokenizer import SimpleTokenizer
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.modeling.prompt_templates import PROMPT_TEMPLATE_SETS, get_prompt_templates
 from pixelclip.toy.captions import all_caption_words
 from pixelclip.toy.colours import COLOUR_NAMES
 from pixelclip.toy.scenes import CLASS_NAMES
 from pixelclip.toy.things import PART_NAMES
+from pixelclip.utils.atomic_write import atomic_writer
 
 Merge = tuple[str, str]
 

@@ -1,1 +1,1 @@
-"""A page in the browser to try words on pictures; ``page.py`` puts the parts together."""
+"""A web page on which words are tried on images; ``page.py`` puts its parts together."""

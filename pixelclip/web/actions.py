@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from pixelclip.optional_packages import import_optional
+from pixelclip.utils.optional_packages import import_optional
 from pixelclip.web.models import OURS, PLAIN, PageModels
 from pixelclip.web.request import Limits, RequestError, parse_words, read_picture
 from pixelclip.web.segmentation import Segmentation, View

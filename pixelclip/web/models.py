@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from open_clip.transformer import VisionTransformer
 
 from pixelclip.engine.setup import load_config
-from pixelclip.predictor import Predictor
+from pixelclip.inference.predictor import Predictor
 from pixelclip.web.request import RequestError
 from pixelclip.web.segmentation import LabelMap
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pixelclip.optional_packages import import_optional
+from pixelclip.utils.optional_packages import import_optional
 from pixelclip.web.actions import PageActions, ShownComponents
 from pixelclip.web.examples import write_examples
 from pixelclip.web.models import PageModels

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pixelclip.label_overlay import LegendEntry, add_legend, overlay_labels
-from pixelclip.prediction import Prediction
-from pixelclip.visualization import Picture, class_colours
+from pixelclip.inference.result import Prediction
+from pixelclip.utils.label_overlay import LegendEntry, add_legend, overlay_labels
+from pixelclip.utils.visualization import Picture, class_colours
 
 # In label files: background, and classes that are switched off. No vocabulary of the page has as
 # many classes.

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pixelclip.data.broken_record import BrokenRecordError
+from pixelclip.data.corrupt_record import BrokenRecordError
 from pixelclip.data.mask_annotations import MAX_MASKS, parse_mask_rles
 
 RLE = {"size": [1, 1], "counts": "1"}

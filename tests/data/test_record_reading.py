@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from pixelclip.data import record_reading
-from pixelclip.data.broken_record import BrokenRecordError
+from pixelclip.data.corrupt_record import BrokenRecordError
 from pixelclip.data.record_reading import read_annotation_bytes, read_image_bytes
 
 

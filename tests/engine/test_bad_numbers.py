@@ -9,7 +9,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 
-from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
+from pixelclip.data.mapper import MaskDatasetMapper
 from pixelclip.engine import Trainer, training_step
 from pixelclip.engine.bad_numbers import replay_bad_step
 from pixelclip.engine.solver import build_optimizer

@@ -10,9 +10,9 @@ import torch
 import torch.distributed
 from detectron2.utils import comm
 
-from pixelclip.distributed import limit_gloo_group
 from pixelclip.engine import launch as module
 from pixelclip.engine.launch import launch
+from pixelclip.utils.distributed import COLLECTIVE_TIMEOUT
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "pixelclip_vitb16.yaml")

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from pixelclip.data.resumable_loader import SampleStream
+from pixelclip.data.loader import SampleStream
 from pixelclip.engine import Trainer
 
 

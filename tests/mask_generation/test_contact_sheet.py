@@ -3,7 +3,7 @@ from PIL import Image
 
 from pixelclip.data.sa1b_writing import FoundMask, write_sa1b_annotation
 from pixelclip.mask_generation.contact_sheet import write_contact_sheet
-from pixelclip.mask_generation.photographs import Photograph
+from pixelclip.mask_generation.image_records import Photograph
 
 from .drawings import draw_regions
 

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pixelclip.modeling.losses import count_pixels, decoded_mask_loss, summed_cross_entropy
 from pixelclip.modeling.mask_decoder import MaskDecoder
-from pixelclip.modeling.target_merging import MaskTargets
+from pixelclip.modeling.targets import MaskTargets
 
 
 def loss_by_gathering(logits, targets):

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pixelclip import add_pixelclip_config
-from pixelclip.data.broken_record import BrokenRecordError
+from pixelclip.data.corrupt_record import BrokenRecordError
+from pixelclip.data.loader import ResumableLoader
+from pixelclip.data.mapper import MaskDatasetMapper
 from pixelclip.data.mask_annotations import MAX_MASKS, parse_mask_rles
-from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
 from pixelclip.data.record_reading import MAX_JSON_BYTES, read_annotation_bytes, read_image_bytes
-from pixelclip.data.resumable_loader import ResumableLoader
 from pixelclip.data.sa1b import load_sa1b
 from pixelclip.data.tar_index import TarIndexError, build_tar_index, load_tar_index
 from pixelclip.engine import Trainer

@@ -19,14 +19,14 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.data.tar_index import build_tar_index, load_tar_index
 from pixelclip.engine import Trainer
 from pixelclip.engine.full_disk import PatientCheckpointer
 from pixelclip.engine.hooks import IterationLog
-from pixelclip.evaluation.stored_results import DatasetResult, load_result, save_result
+from pixelclip.evaluation.result_cache import DatasetResult, load_result, save_result
 from pixelclip.evaluation.timed_inference import Speed
+from pixelclip.utils.atomic_write import atomic_writer
 
 from ..data.sa1b_files import write_tar
 

@@ -15,9 +15,9 @@ import torch
 from detectron2.engine import HookBase
 
 from pixelclip import PixelCLIP
-from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
-from pixelclip.distributed import check_same, do_together
+from pixelclip.data.mapper import MaskDatasetMapper
 from pixelclip.engine.bad_numbers import replay_bad_step
+from pixelclip.utils.distributed import check_same, do_together
 
 from ..conftest import make_batch, make_tiny_config
 from . import small_training

@@ -1,7 +1,7 @@
 import analyze_speed
 import pytest
 
-from pixelclip.speed_analysis.analysis import Configuration
+from pixelclip.analysis.speed import Configuration
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 import demo
 import pytest
 
-from pixelclip.config_files import find_config
 from pixelclip.toy.demo_report import next_commands
+from pixelclip.utils.config_files import find_config
 
 
 @pytest.fixture

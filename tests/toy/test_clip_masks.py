@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelclip.data.datasets.toy_scenes import load_toy_scenes_masks
 from pixelclip.modeling.clip_loader import load_clip
 from pixelclip.modeling.image_encoder import DenseImageEncoder
 from pixelclip.toy.ablations import toy_config
 from pixelclip.toy.clip_masks import CLUSTERS_PER_IMAGE, cluster_pixels, write_clip_masks
+from pixelclip.toy.dataset import load_toy_scenes_masks
 from pixelclip.toy.scenes import make_scene
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pixelclip.config import add_pixelclip_config
 from pixelclip.data.label_preparation import PreparationReport
-from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
+from pixelclip.data.mapper import MaskDatasetMapper
 from pixelclip.data.sa1b import load_sa1b
 from pixelclip.toy import scene_files
 from pixelclip.toy.sam_like_masks import make_masks

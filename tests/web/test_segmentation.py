@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from pixelclip import Predictor
-from pixelclip.label_overlay import overlay_labels
 from pixelclip.toy.scenes import make_scene
-from pixelclip.visualization import class_colours
+from pixelclip.utils.label_overlay import overlay_labels
+from pixelclip.utils.visualization import class_colours
 from pixelclip.web.models import OURS, PLAIN
 from pixelclip.web.segmentation import VOID_LABEL, LabelMap, Segmentation, View
 from tests.web.conftest import TOY_CONFIG

@@ -9,13 +9,13 @@ from pixelclip.data.datasets.coco_stuff_masks import register_coco_stuff_masks
 from pixelclip.data.datasets.pascal_context import PASCAL_CONTEXT_59, PASCAL_CONTEXT_60
 from pixelclip.data.datasets.pascal_voc import PASCAL_VOC_20, PASCAL_VOC_21
 from pixelclip.data.datasets.sem_seg_benchmark import register_sem_seg_benchmark
-from pixelclip.data.datasets.toy_scenes import (
+from pixelclip.data.image_folder import register_photographs
+from pixelclip.data.sa1b import register_sa1b
+from pixelclip.toy.dataset import (
     TOY_SCENES_TEST,
     TOY_SCENES_VAL,
     register_toy_scenes_masks,
 )
-from pixelclip.data.photographs import register_photographs
-from pixelclip.data.sa1b import register_sa1b
 
 # The five benchmarks in the order of the published table, then those with background.
 BENCHMARKS = (

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from pixelclip.atomic_write import atomic_writer
 from pixelclip.data.datasets.sem_seg_benchmark import (
     IGNORE_LABEL,
     SemSegBenchmark,
@@ -29,6 +28,7 @@ from pixelclip.data.label_preparation import (
     read_image_size,
 )
 from pixelclip.data.rle import RLEError, sample_masks
+from pixelclip.utils.atomic_write import atomic_writer
 
 ANNOTATIONS = "VOCdevkit/VOC2010/trainval_merged.json"
 IMAGE_FOLDER = "VOCdevkit/VOC2010/JPEGImages"

@@ -18,8 +18,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.utils.logger import log_first_n
 
-from pixelclip.command_names import runnable_command
 from pixelclip.data.vocabularies import get_vocabulary
+from pixelclip.utils.command_names import runnable_command
 
 IGNORE_LABEL = 255
 

@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from pixelclip.config_files import find_config
 from pixelclip.data.datasets.sem_seg_benchmark import (
     IGNORE_LABEL,
     SemSegBenchmark,
@@ -17,6 +16,7 @@ from pixelclip.data.datasets.sem_seg_benchmark import (
 )
 from pixelclip.data.image_mask_pairs import IMAGE_SUFFIXES
 from pixelclip.data.vocabularies import validate_class_names
+from pixelclip.utils.config_files import find_config
 
 _REQUIRED_KEYS = {"name", "images", "labels", "classes"}
 _OPTIONAL_KEYS = {"ignore_label"}
@@ -68,7 +68,7 @@ def register_sem_seg_folders(paths: Iterable[str | os.PathLike[str]]) -> tuple[s
 
     Args:
         paths: the description files, relative to the current folder, or PixelCLIP's own; see
-            :func:`pixelclip.config_files.find_config`.
+            :func:`pixelclip.utils.config_files.find_config`.
 
     Returns:
         The names of the data sets. None is registered if one of the descriptions cannot be read.

@@ -22,7 +22,7 @@ from pixelclip.data.datasets.coco_stuff_masks import (
     prepare_coco_stuff_masks,
     register_coco_stuff_masks,
 )
-from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
+from pixelclip.data.mapper import MaskDatasetMapper
 
 NAME = "coco_2017_val_stuff_masks"
 LABELS = "coco-stuff/annotations/val2017"

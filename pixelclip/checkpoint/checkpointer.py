@@ -1,0 +1,178 @@
+"""Checkpoints: our own, written atomically, and the published PixelCLIP files."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor
+
+from pixelclip.utils.atomic_write import atomic_writer
+
+# How names begin, ours and the published ones, tried in this order; None: the published file holds
+# more than is used.
+_BEGINNINGS: tuple[tuple[str | None, str], ...] = (
+    ("image_encoder.visual.", "sem_seg_head.predictor.clip_model.visual."),
+    (None, "sem_seg_head.predictor.clip_model.logit_scale"),
+    ("text_encoder.", "sem_seg_head.predictor.clip_model."),
+    ("class_prompts.tokens", "sem_seg_head.predictor.prompt_tokens"),
+    ("teacher.image_encoder.visual.", "teacher_encoder.visual."),
+    (None, "teacher_encoder."),
+    ("mask_decoder.conv1.", "head.conv1.double_conv."),
+    ("mask_decoder.conv2.", "head.conv2.double_conv."),
+    ("mask_decoder.", "head."),
+)
+# What only training needs; files for inference are without it.
+TRAINING_PARTS = ("teacher.", "mask_decoder.")
+
+
+class PixelCLIPCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer for PixelCLIP models; strict, and safe against kills and bad files.
+
+    It reads our checkpoints and the published ones, only with ``weights_only``, and writes to a
+    temporary name first, so that a file under a checkpoint's name is always whole. A model in eval
+    mode also takes files for inference, which lack the teacher and the mask decoder (see
+    ``checkpoint_conversion.py``); these two are then zero.
+    """
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a checkpoint file; an empty path means none.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no checkpoint, or does not fit the model.
+        """
+        if path and not os.path.isfile(self.path_manager.get_local_path(path)):
+            raise FileNotFoundError(
+                f"The checkpoint {path!r} does not exist: check MODEL.WEIGHTS, or the file "
+                f"last_checkpoint in the output folder."
+            )
+        return super().load(path, *args, **kwargs)
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``name``.pth with the model and all checkpointables, and tag it as the last one."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **kwargs}
+        for key, checkpointable in self.checkpointables.items():
+            data[key] = checkpointable.state_dict()
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", path)
+        with atomic_writer(path) as file:
+            torch.save(data, file)
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the checkpoint that ``--resume`` continues from."""
+        with atomic_writer(os.path.join(self.save_dir, "last_checkpoint")) as file:
+            file.write(last_filename_basename.encode())
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        return read_checkpoint(filename)
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        expected = self.model.state_dict()
+        if is_for_inference(checkpoint["model"]):
+            if self.model.training:
+                raise ValueError(
+                    "The checkpoint holds the model for inference only, without teacher and mask "
+                    "decoder: start a training from the whole checkpoint, or call model.eval() "
+                    "before loading."
+                )
+            unused = {n: torch.zeros_like(v) for n, v in expected.items() if _is_for_training(n)}
+            checkpoint["model"].update(unused)
+        _check_fit(checkpoint["model"], expected)
+        return super()._load_model(checkpoint)
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Read a checkpoint, ours or a published one, onto the CPU; ``"model"`` has our names.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is no checkpoint.
+    """
+    with open(path, "rb"):  # what torch raises for a missing file looks like a damaged one
+        pass
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip and runtime errors of many kinds
+        raise ValueError(
+            f"{path!r} is not a checkpoint that can be read safely (weights_only): "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path!r} holds a {type(data).__name__}, not a checkpoint's dict")
+    data = data if "model" in data else {"model": data}
+    return {**data, "model": rename_published_weights(data["model"])}
+
+
+def is_for_inference(weights: Mapping[str, Tensor]) -> bool:
+    """Whether a model's weights, under our names, lack all that only training needs."""
+    is_model = any(name.startswith("image_encoder.") for name in weights)
+    return is_model and not any(map(_is_for_training, weights))
+
+
+def _is_for_training(name: str) -> bool:
+    return name.startswith(TRAINING_PARTS)
+
+
+def rename_published_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the parameters of a published PixelCLIP checkpoint to ours.
+
+    Weights with our names pass unchanged. What the published file holds and the method does not
+    use (the teacher's text encoder, CLIP's temperature) is left out.
+
+    Raises:
+        ValueError: the weights are not a dict from names to tensors.
+    """
+    if not isinstance(weights, Mapping) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise ValueError("The checkpoint's 'model' is not a dict from names to tensors.")
+    renamed = {_rename(name): tensor for name, tensor in weights.items()}
+    return {name: tensor for name, tensor in renamed.items() if name is not None}
+
+
+def _rename(name: str) -> str | None:
+    for ours, published in _BEGINNINGS:
+        if name.startswith(published):
+            return None if ours is None else ours + name[len(published) :]
+    return name
+
+
+def published_name(name: str) -> str:
+    """The published name of one of our parameters.
+
+    Raises:
+        ValueError: the published layout has no place for it.
+    """
+    for ours, published in _BEGINNINGS:
+        if ours is not None and name.startswith(ours):
+            return published + name[len(ours) :]
+    raise ValueError(
+        f"The published layout has no place for {name!r}; it is for models of learnt class prompts "
+        "(MODEL.PIXELCLIP.CLUSTER_EMBEDDINGS 'prompts')."
+    )
+
+
+def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    problems = {
+        "missing from the file": [n for n in expected if n not in weights],
+        "unknown to the model": [n for n in weights if n not in expected],
+        "of another shape (file, model)": [
+            f"{n} {tuple(weights[n].shape)}, {tuple(expected[n].shape)}"
+            for n in expected
+            if n in weights and weights[n].shape != expected[n].shape
+        ],
+    }
+    found = [
+        f"{len(names)} {problem}: {'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''}"
+        for problem, names in problems.items()
+        if names
+    ]
+    if found:
+        raise ValueError(
+            "The checkpoint does not fit this model. Parameters "
+            + ". Parameters ".join(found)
+            + ". Check MODEL.CLIP.ARCH, MODEL.PIXELCLIP.NUM_CLUSTERS and PROMPT_LENGTH."
+        )

@@ -1,0 +1,155 @@
+"""Results of finished data sets on disk, so that a broken-off evaluation goes on where it stopped.
+
+A result is stored with a fingerprint of all that it depends on, and is only taken again where the
+fingerprint is the same: weights, settings, vocabulary, images and labels.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.data import DatasetCatalog
+from torch import nn
+
+from pixelclip.evaluation.mask_regions import mask_file
+from pixelclip.evaluation.timed_inference import Speed
+from pixelclip.utils.atomic_write import atomic_writer
+
+logger = logging.getLogger(__name__)
+
+Fingerprint = dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetResult:
+    """What the evaluation of one data set gave.
+
+    Attributes:
+        metrics: the evaluator's: floats in nested dicts, usually task to metric to value; NaN
+            where a class does not occur.
+        num_images: how many images were evaluated.
+        speed: how fast.
+    """
+
+    metrics: dict[str, Any]
+    num_images: int
+    speed: Speed
+
+
+def hash_weights(model: nn.Module) -> str:
+    """SHA-256 of a model's state dict: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)  # any shape -> (elements,)
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def hash_data(name: str, mask_folder: Path | None = None) -> str:
+    """SHA-256 of a data set: image names and sizes in bytes, the labels' and masks' content.
+
+    Folders do not count: the same files elsewhere are the same data set.
+    """
+    digest = hashlib.sha256()
+    for record in DatasetCatalog.get(name):
+        image = record["file_name"]
+        digest.update(f"{os.path.basename(image)} {_size(image)};".encode())
+        digest.update(_content_hash(record.get("sem_seg_file_name")))
+        digest.update(_content_hash(mask_file(mask_folder, image) if mask_folder else None))
+    return digest.hexdigest()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # the evaluation says so, where it matters
+        return -1
+
+
+def _content_hash(path: str | Path | None) -> bytes:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).digest() if path else b"none"
+    except OSError:
+        return b"unreadable"
+
+
+def make_fingerprint(
+    weights: str, settings: Mapping[str, Any], vocabulary: Mapping[str, Any], data: str
+) -> Fingerprint:
+    """What a result depends on, part by part, so that it can be said what has changed.
+
+    Args:
+        weights: :func:`hash_weights`.
+        settings: all config values that can change a result; as JSON.
+        vocabulary: class names and whatever else the model's vocabulary consists of; as JSON.
+        data: :func:`hash_data`.
+    """
+    parts = {"settings": settings, "vocabulary": vocabulary}
+    hashes = {
+        part: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        for part, value in parts.items()
+    }
+    return {"weights": weights, "data": data, **hashes}
+
+
+def save_result(folder: str, name: str, fingerprint: Fingerprint, result: DatasetResult) -> None:
+    """Write ``folder/name.json`` in one step; the folder is made where it is missing."""
+    os.makedirs(folder, exist_ok=True)
+    stored = {**dataclasses.asdict(result), "metrics": _to_json(result.metrics)}
+    content = {"fingerprint": fingerprint, **stored}
+    with atomic_writer(_path(folder, name)) as file:
+        file.write((json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def load_result(folder: str, name: str, fingerprint: Fingerprint) -> DatasetResult | None:
+    """The stored result of a data set if it belongs to ``fingerprint``, else None.
+
+    What is there but cannot be used, and why, goes to the log.
+    """
+    path = _path(folder, name)
+    try:
+        with open(path, "rb") as file:
+            content = json.load(file)
+        changed = [
+            part for part in fingerprint if content["fingerprint"][part] != fingerprint[part]
+        ]
+        result = _parse(content)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s is no stored result (%r): evaluating anew.", path, error)
+        return None
+    if changed:
+        logger.info("%s has another result, of other %s.", path, ", ".join(changed))
+        return None
+    return result
+
+
+def _parse(content: Any) -> DatasetResult:
+    metrics = _from_json(content["metrics"])
+    return DatasetResult(metrics, int(content["num_images"]), Speed(**content["speed"]))
+
+
+def _to_json(value: Any) -> Any:
+    """Nested dicts of numbers for JSON, which has no NaN: null stands for it."""
+    if isinstance(value, Mapping):
+        return {key: _to_json(item) for key, item in value.items()}
+    return float(value) if math.isfinite(value) else None
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _from_json(item) for key, item in value.items()}
+    return math.nan if value is None else float(value)
+
+
+def _path(folder: str, name: str) -> str:
+    return os.path.join(folder, f"{name.replace('/', '_')}.json")

@@ -1,1 +1,0 @@
-"""How fast data, training and evaluation are, and what bounds them."""

@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+from detectron2.data import DatasetCatalog
+
+from pixelclip.evaluation import missing_datasets as dataset_gaps
+from pixelclip.evaluation.missing_datasets import find_gaps
+
+from .conftest import NAMES
+
+
+@pytest.fixture
+def register():
+    names = []
+
+    def register(name, loader):
+        DatasetCatalog.register(name, loader)
+        names.append(name)
+
+    yield register
+    for name in names:
+        DatasetCatalog.remove(name)
+
+
+def test_what_is_there_is_no_gap(labelled_sets):
+    assert find_gaps(NAMES) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["ade20k_150_test_sem_seg", "voc_2012_test_sem_seg", "cityscapes_fine_sem_seg_val"]
+)
+def test_a_gap_says_the_folder_and_the_command(labelled_sets, monkeypatch, tmp_path, name):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
+    gaps = find_gaps([NAMES[0], name])
+    assert list(gaps) == [name]
+    assert str(tmp_path / "nowhere") in gaps[name]
+    assert "python " in gaps[name]
+    assert "\n" not in gaps[name]
+
+
+def test_what_a_loader_refuses_is_a_gap(register):
+    def refuse():
+        raise AssertionError("Please generate\nthe labels")
+
+    def refuse_silently():
+        raise AssertionError
+
+    register("refused", refuse)
+    register("refused_silently", refuse_silently)
+    register("empty", list)
+    gaps = find_gaps(["refused", "refused_silently", "empty"])
+    assert gaps["refused"] == "Please generate the labels"
+    assert gaps["refused_silently"] == "AssertionError"
+    assert "found no images" in gaps["empty"]
+
+
+def test_mistakes_in_a_loader_are_not_hidden(register):
+    register("mistaken", lambda: [].undefined)
+    with pytest.raises(AttributeError):
+        find_gaps(["mistaken"])
+
+
+def test_what_one_process_lacks_is_a_gap_for_all(labelled_sets, monkeypatch):
+    others = {NAMES[0]: None, NAMES[1]: "not on this machine", NAMES[2]: None}
+    monkeypatch.setattr(dataset_gaps.comm, "all_gather", lambda own: [own, others])
+    assert find_gaps(NAMES) == {NAMES[1]: "on process 1: not on this machine"}
+
+
+def test_images_without_masks_are_a_gap(labelled_sets, tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for record in DatasetCatalog.get(NAMES[0]):
+        (folder / f"{Path(record['file_name']).stem}.json").touch()
+    (folder / f"{NAMES[1]}_0.json").touch()
+    gaps = find_gaps(NAMES[:2], folder)
+    assert list(gaps) == [NAMES[1]]
+    assert f"2 of 3 images have no masks in {folder}" in gaps[NAMES[1]]
+    assert f"{NAMES[1]}_1.json" in gaps[NAMES[1]]

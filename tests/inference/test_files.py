@@ -1,0 +1,321 @@
+"""Files of predictions: what is in them, what is skipped, and how a run goes on."""
+
+import dataclasses
+import json
+import os
+import tracemalloc
+from pathlib import PurePath
+
+import cv2
+import numpy as np
+import predict as tool
+import pytest
+import torch
+from PIL import Image
+
+from pixelclip import Predictor
+from pixelclip.data.image_reading import ImageReadError
+from pixelclip.inference import files as prediction_files
+from pixelclip.inference.files import PredictionSettings, predict_camera, predict_files
+from pixelclip.inference.result import ClassShare, Prediction
+from pixelclip.inference.video import Frame, VideoSource, write_video
+
+NAMES = ["sky", "stone", "car"]
+CONFIG = "configs/demo/toy.yaml"
+
+
+@pytest.fixture(scope="module")
+def toy_predictor():
+    return Predictor.from_config(CONFIG, overrides=("MODEL.DEVICE", "cpu"))
+
+
+@pytest.fixture
+def builds(toy_predictor, monkeypatch):
+    """How often a predictor was built; it is always the same one."""
+    calls = []
+
+    def build(*arguments):
+        calls.append(arguments)
+        return toy_predictor
+
+    monkeypatch.setattr(Predictor, "from_config", build)
+    return calls
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Two photographs of one name, and one that is none."""
+    monkeypatch.chdir(tmp_path)
+    for index, folder in enumerate(("one", "two")):
+        (tmp_path / folder).mkdir()
+        pixels = np.random.default_rng(index).integers(0, 256, (40, 60, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / folder / "a.jpg")
+    (tmp_path / "two" / "bad.jpg").write_bytes(b"no photograph")
+    return tmp_path
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return PredictionSettings(NAMES, tmp_path / "out", CONFIG, overrides=("MODEL.DEVICE", "cpu"))
+
+
+def write_clip(path, frames=6):
+    generator = np.random.default_rng(0)
+    with write_video(path, 10) as target:
+        for _ in range(frames):
+            target.add(generator.integers(0, 256, (40, 60, 3), np.uint8))
+
+
+def files_below(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def result_of(settings, name):
+    return json.loads((settings.output / "results" / f"{name}.json").read_bytes())
+
+
+def test_each_photograph_has_overlay_labels_and_result(photos, settings, builds, toy_predictor):
+    report = predict_files(["one", "two"], settings)
+    assert (report.written, report.kept) == (2, 0)
+    assert list(report.problems) == ["two/bad.jpg"]
+    assert "is no image in one of the formats" in report.problems["two/bad.jpg"]
+    assert files_below(settings.output) == [
+        *("labels/one/a.png", "labels/two/a.png", "overlays/one/a.jpg", "overlays/two/a.jpg"),
+        *("results/one/a.json", "results/two/a.json"),
+    ]
+    for name in ("one/a", "two/a"):
+        expected = toy_predictor(photos / f"{name}.jpg", NAMES)
+        labels = Image.open(settings.output / "labels" / f"{name}.png")
+        assert labels.mode == "P"
+        assert np.array_equal(np.asarray(labels), expected.labels.numpy())
+        result = result_of(settings, name)
+        assert (result["width"], result["height"], result["names"]) == (60, 40, NAMES)
+        assert result["classes"] == [dataclasses.asdict(share) for share in expected.shares]
+        overlay = Image.open(settings.output / "overlays" / f"{name}.jpg")
+        assert overlay.size == expected.draw().size
+
+
+def test_file_names_need_not_be_text(photos, settings, builds, capsys):
+    name = os.fsdecode(b"\xff")
+    (photos / "one" / "a.jpg").rename(photos / "one" / f"{name}.jpg")
+    for bad in (b"\xfe.jpg", b"\xfe.mp4"):
+        (photos / "one" / os.fsdecode(bad)).write_bytes(b"neither photograph nor video")
+    report = predict_files(["one", "two/a.jpg"], settings)
+    assert (report.written, len(report.problems)) == (2, 2)
+    assert result_of(settings, f"one/{name}")["file"]["path"] == f"one/{name}.jpg"
+    assert list(report.problems) == ["one/\\udcfe.jpg", "one/\\udcfe.mp4"]
+    assert "".join(report.problems.values()).isascii()
+    assert predict_files(["one"], settings).kept == 1
+
+
+def test_names_in_any_script_are_read_back(photos, settings, builds):
+    predict_files(["one"], dataclasses.replace(settings, vocabulary=["ciel bleué", "空"]))
+    assert result_of(settings, "one/a")["names"] == ["ciel bleué", "空"]
+
+
+def test_finished_results_are_kept_until_something_changes(photos, settings, builds):
+    predict_files(["one", "two"], settings)
+    stamp = (settings.output / "labels/one/a.png").stat().st_mtime_ns
+    again = predict_files(["one", "two/a.jpg"], settings)
+    assert (again.written, again.kept, again.problems) == (0, 2, {})
+    assert (settings.output / "labels/one/a.png").stat().st_mtime_ns == stamp
+    assert len(builds) == 1
+    (settings.output / "results/one/a.json").write_text('{"made_with": 3')
+    assert predict_files(["one"], settings).written == 1
+    Image.new("RGB", (30, 20)).save(photos / "one" / "a.jpg")
+    assert predict_files(["one"], settings).written == 1
+    assert result_of(settings, "one/a")["width"] == 30
+    for change in (
+        {"vocabulary": ["sky", "car"]},
+        {"background_threshold": 0.2},
+        {"overrides": (*settings.overrides, "TEST.FLIP", "True")},
+    ):
+        assert predict_files(["one"], dataclasses.replace(settings, **change)).written == 1, change
+
+
+def test_a_run_that_was_broken_off_goes_on(photos, settings, builds, toy_predictor, monkeypatch):
+    real = toy_predictor.model.score_images
+    calls = []
+
+    def break_off(inputs):
+        calls.append(inputs)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(inputs)
+
+    monkeypatch.setattr(toy_predictor.model, "score_images", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(["one", "two"], settings)
+    assert files_below(settings.output / "results") == ["one/a.json"]
+    report = predict_files(["one", "two"], settings)
+    assert (report.written, report.kept, len(report.problems)) == (1, 1, 1)
+
+
+def test_more_than_255_classes_have_labels_of_16_bits(photos, settings, builds):
+    words = [f"word {number}" for number in range(300)]
+    predict_files(["one"], dataclasses.replace(settings, vocabulary=words))
+    found = result_of(settings, "one/a")["classes"][0]["index"]
+    words[found], words[299] = words[299], words[found]
+    predict_files(["one"], dataclasses.replace(settings, vocabulary=words))
+    labels = Image.open(settings.output / "labels/one/a.png")
+    assert labels.mode.startswith("I")
+    assert np.asarray(labels).max() == 299
+    used = {share["index"] for share in result_of(settings, "one/a")["classes"]}
+    assert set(np.unique(np.asarray(labels))) == used
+
+
+def test_bad_settings_are_refused_before_anything_is_written(photos, settings, builds):
+    for change, problem in [
+        ({"vocabulary": []}, "empty"),
+        ({"vocabulary": "nowhere.txt"}, "neither a file"),
+        ({"vocabulary": ["word " * 90]}, "does not fit"),
+        ({"background_threshold": 7.0}, "cosine"),
+        ({"frame_step": 0}, "step"),
+        ({"weights": "nowhere.pth"}, r"nowhere\.pth"),
+        ({"config_file": "nowhere.yaml"}, r"nowhere\.yaml"),
+    ]:
+        with pytest.raises((ValueError, FileNotFoundError), match=problem):
+            predict_files(["one"], dataclasses.replace(settings, **change))
+        assert not settings.output.exists()
+
+
+def test_a_result_that_cannot_be_written_stops_the_run(photos, settings, builds):
+    settings.output.write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="out"):
+        predict_files(["one"], settings)
+
+
+def test_videos_give_videos_of_overlays(photos, settings, builds, toy_predictor):
+    write_clip(photos / "clip.mp4")
+    report = predict_files(["clip.mp4"], dataclasses.replace(settings, frame_step=2))
+    assert (report.written, report.problems) == (1, {})
+    result = result_of(settings, "clip")
+    assert [frame["seconds"] for frame in result["frames"]] == [0, 0.2, 0.4]
+    with VideoSource(photos / "clip.mp4") as source:
+        expected = toy_predictor(next(iter(source)).pixels, NAMES)
+    assert result["frames"][0]["classes"] == [dataclasses.asdict(s) for s in expected.shares]
+    with VideoSource(settings.output / "overlays" / "clip.mp4") as source:
+        shapes = {frame.pixels.shape for frame in source}
+        assert source.rate == 5
+    [(height, width, _)] = shapes
+    assert height > 40  # the legend
+    assert width >= 60
+    assert predict_files(["clip.mp4"], dataclasses.replace(settings, frame_step=2)).kept == 1
+
+
+def test_the_memory_of_a_long_video_stays_small(settings, builds, tmp_path, monkeypatch):
+    shares = tuple(ClassShare(index, NAMES[index], 1 / 3, 0.1 + index / 7) for index in range(3))
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    shown = Prediction(pixels, tuple(NAMES), torch.zeros(2, 2), torch.zeros(2, 2), None, None)
+    monkeypatch.setattr(Prediction, "shares", shares)
+    monkeypatch.setattr(prediction_files, "_draw_frame", lambda _: pixels)
+    monkeypatch.setattr(prediction_files._ResultWriter, "_predict", lambda *_: shown)
+    writer = prediction_files._ResultWriter(settings)
+    tracemalloc.start()
+    try:
+        frames = (Frame(pixels, number / 25) for number in range(2000))
+        result = writer.write_frames(PurePath("long"), frames, 25)
+        writer.write_result(PurePath("long"), result)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2000 * 500, "bytes; as dictionaries and one text it was 4400 a frame"
+    written = result_of(settings, "long")["frames"]
+    assert len(written) == 2000
+    assert written[-1] == {
+        "seconds": 1999 / 25,
+        "classes": [dataclasses.asdict(share) for share in shares],
+    }
+
+
+def test_broken_videos_are_reported_each_time(photos, settings, builds, monkeypatch):
+    (photos / "bad.mp4").write_bytes(b"no video")
+    report = predict_files(["bad.mp4"], settings)
+    assert (report.written, len(report.problems)) == (0, 1)
+    write_clip(photos / "clip.mp4")
+    real = VideoSource.__iter__
+    monkeypatch.setattr(VideoSource, "__iter__", lambda s: (f for f in real(s) if f.seconds < 0.3))
+    for _ in range(2):
+        report = predict_files(["clip.mp4"], settings)
+        assert report.written == 1
+        assert "3 of 6 frames" in report.problems["clip.mp4"]
+    assert len(result_of(settings, "clip")["frames"]) == 3
+
+
+@pytest.fixture
+def camera(photos, monkeypatch):
+    """A camera that shows a clip for ever."""
+    write_clip(photos / "shown.mp4", 3)
+    real = cv2.VideoCapture
+
+    class Camera:
+        def __init__(self, source):
+            self._is_file = isinstance(source, str)
+            self._real = real(source if self._is_file else str(photos / "shown.mp4"))
+            self._is_there = self._is_file or source == 0
+
+        def isOpened(self):  # noqa: N802
+            return self._is_there
+
+        def read(self):
+            is_read, frame = self._real.read()
+            if not is_read and not self._is_file:
+                self._real = real(str(photos / "shown.mp4"))
+                is_read, frame = self._real.read()
+            return is_read, frame
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    return real
+
+
+def test_a_camera_is_labelled_until_time_is_up(settings, builds, camera, monkeypatch):
+    assert predict_camera(0, settings, seconds=0.75).written == 1
+    frames = result_of(settings, "camera_0")["frames"]
+    assert [round(frame["seconds"], 6) for frame in frames] == [n / 10 for n in range(8)]
+    monkeypatch.setattr(cv2, "VideoCapture", camera)
+    with VideoSource(settings.output / "overlays" / "camera_0.mp4") as source:
+        assert len(list(source)) == 8
+    with pytest.raises(ImageReadError, match="camera 4 cannot be opened"):
+        predict_camera(4, settings)
+
+
+def test_ctrl_c_ends_a_camera_s_video(settings, builds, camera, toy_predictor, monkeypatch):
+    real = toy_predictor.model.score_images
+    calls = []
+
+    def interrupt(inputs):
+        calls.append(inputs)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(inputs)
+
+    monkeypatch.setattr(toy_predictor.model, "score_images", interrupt)
+    assert predict_camera(0, settings).written == 1
+    assert len(result_of(settings, "camera_0")["frames"]) == 3
+
+
+def test_the_command_line(photos, settings, builds, capsys):
+    arguments = ["--config-file", CONFIG, "--output", str(settings.output), "--words", *NAMES]
+    assert tool.main(["one", *arguments]) == 0
+    assert "1 labelled, 0 problems; results in" in capsys.readouterr().out
+    assert tool.main(["one", "two", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert "1 labelled, 1 were there already, 1 problems" in captured.out
+    assert "problem: two/bad.jpg is no image" in captured.err
+    Image.new("RGB", (6000, 1)).save(photos / "narrow.png")
+    assert tool.main(["narrow.png", *arguments]) == 1
+    assert "problem: narrow.png: the image is 6000 x 1 pixels" in capsys.readouterr().err
+    assert tool.main(["nowhere", *arguments]) == 1
+    assert capsys.readouterr().err.startswith("error: 'nowhere' is no file")
+    with pytest.raises(SystemExit):
+        tool.main(arguments)
+    assert "or a --camera" in capsys.readouterr().err
+    background = ["--background-threshold", "0.99", "--opts", "TEST.FLIP", "True"]
+    assert tool.main(["one", *arguments, *background]) == 0
+    assert result_of(settings, "one/a")["classes"][0]["name"] == "background"
+    (photos / "names.txt").write_text("sky\ncar\n")
+    assert tool.main(["one", *arguments[:4], "--vocabulary", "names.txt"]) == 0
+    assert result_of(settings, "one/a")["names"] == ["sky", "car"]

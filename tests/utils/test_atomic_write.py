@@ -1,0 +1,80 @@
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pixelclip.utils.atomic_write import atomic_writer, remove_leftovers
+
+
+def test_writes_whole_files_with_the_usual_permissions(tmp_path):
+    path = tmp_path / "file"
+    with atomic_writer(path) as file:
+        file.write(b"content")
+        assert not path.exists()
+    assert path.read_bytes() == b"content"
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert stat.S_IMODE(os.stat(path).st_mode) == stat.S_IMODE(os.stat(plain).st_mode)
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(failure), atomic_writer(path) as file:
+        file.write(b"new")
+        raise failure
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_writer(tmp_path / "no" / "file"):
+        pass
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path):
+    path = tmp_path / "file"
+    module = Path(sys.modules[atomic_writer.__module__].__file__)
+    code = (  # the module by itself, without the package, is imported in a moment
+        "import os, signal, sys\n"
+        "from pixelclip.utils.atomic_write import atomic_writer\n"
+        "with atomic_writer(sys.argv[1]) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path(__file__).parents[2])
+    assert len(os.listdir(tmp_path)) == 1 and not path.exists()
+    with atomic_writer(tmp_path / "other"):
+        assert len(os.listdir(tmp_path)) == 2, "another file's temporary name is not touched"
+    with atomic_writer(path) as file, atomic_writer(path):
+        file.write(b"whole")
+    assert path.read_bytes() == b"whole"
+    assert sorted(os.listdir(tmp_path)) == ["file", "other"]
+
+
+def test_a_running_process_keeps_its_temporary_file(tmp_path):
+    """Two runs that write into one folder used to remove each other's files."""
+    with atomic_writer(tmp_path / "a.png") as file:
+        remove_leftovers(tmp_path)
+        file.write(b"whole")
+    dead = f".b.png.{socket.gethostname()}-{2**22 + 1}-{'0' * 32}.tmp"
+    elsewhere = f".b.png.other.machine-{2**22 + 1}-{'0' * 32}.tmp"
+    for name in (dead, elsewhere, "b.tmp"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert set(os.listdir(tmp_path)) == {"a.png", "b.tmp", elsewhere}
+
+
+def test_a_folder_is_listed_once_however_many_files_are_written(tmp_path, monkeypatch):
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    for number in range(20):
+        with atomic_writer(tmp_path / f"file{number}") as file:
+            file.write(b"content")
+    assert listed == [str(tmp_path)]
+    assert len(os.listdir(tmp_path)) == 20
