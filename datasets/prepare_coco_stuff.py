@@ -1,14 +1,33 @@
 """Write the COCO-Stuff validation labels as Detectron2's evaluator reads them: 0..170, 255 void."""
 
+import argparse
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from pixelclip.data.datasets.coco_stuff import prepare_coco_stuff
-from pixelclip.data.label_preparation import run_prepare_command
 
-
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    return run_prepare_command(str(__doc__), prepare_coco_stuff)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser(),
+        help="folder of all benchmarks; default: $DETECTRON2_DATASETS or ./datasets (%(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="files converted at a time (%(default)s)",
+    )
+    options = parser.parse_args(arguments)
+
+    from pixelclip.data.datasets.coco_stuff import prepare_coco_stuff
+    from pixelclip.data.label_preparation import run_preparation
+
+    return run_preparation(prepare_coco_stuff, **vars(options))
 
 
 if __name__ == "__main__":

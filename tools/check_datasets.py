@@ -1,14 +1,10 @@
 #!/usr/bin/env python
-"""Say of each data set what is there, what is missing or wrong, and the command that mends it."""
+"""Say of each data set what is there, what is missing or wrong, and the command that fixes it."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
-
-import pixelclip  # noqa: F401  registers the data sets
-from pixelclip.data.dataset_check import DATASETS, check_dataset, format_statuses
-from pixelclip.data.datasets.sem_seg_folder import register_sem_seg_folders
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,20 +21,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.root:
         os.environ["DETECTRON2_DATASETS"] = options.root
+
+    from pixelclip.data.dataset_check import DATASETS, check_dataset, format_statuses
+    from pixelclip.data.datasets import register_sem_seg_folders
+
+    def register(dataset: str) -> str:
+        is_description = dataset.endswith((".yaml", ".yml", ".json"))
+        return register_sem_seg_folders([dataset])[0] if is_description else dataset
+
     try:
-        names = [_register(dataset) for dataset in options.datasets or DATASETS]
+        names = [register(dataset) for dataset in options.datasets or DATASETS]
         statuses = [check_dataset(name, options.deep) for name in names]
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(format_statuses(statuses))
     return 0 if all(status.is_usable for status in statuses) else 1
-
-
-def _register(dataset: str) -> str:
-    """Register the data set of a description file; return the name of the data set."""
-    is_description = dataset.endswith((".yaml", ".yml", ".json"))
-    return register_sem_seg_folders([dataset])[0] if is_description else dataset
 
 
 if __name__ == "__main__":

@@ -1,43 +1,45 @@
 """SA-1B, as it is published or in any mixture of layouts, as a sequence of training records.
 
-Below one root, at any depth, may lie (own photographs work the same way):
+Below one root, at any depth, may lie (images of other sources work the same way):
 
-    sa_000000.tar                          any *.tar: read in place, see tar_index.py
-    photographs/X.jpg + X.json             an image (.jpg, .jpeg, .png) beside its JSON
+    sa_000000.tar                          any *.tar: read in place, see sa1b_index.py
+    folder/X.jpg + X.json                  an image (.jpg, .jpeg, .png) next to its JSON
     images/a/X.jpg + annotations/a/X.json  two trees of the same shape
 """
 
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pixelclip.data.image_mask_pairs import (
+from pixelclip.data.sa1b_files import FileVersion
+from pixelclip.data.sa1b_index import (
     JSON_SUFFIX,
     WHOLE_FILE,
-    PairTable,
-    Span,
-    Unpaired,
-    count_unpaired,
-    pair_by_stem,
+    FolderFiles,
+    Pair,
+    build_tar_index,
+    describe_unpaired,
+    load_tar_index,
+    pack_pairs,
     split_suffix,
+    unpack_pair,
 )
-from pixelclip.data.lazy_records import LazyRecords
-from pixelclip.data.record_reading import FileVersion
-from pixelclip.data.tar_index import TarIndex, build_tar_index, load_tar_index
 
 logger = logging.getLogger(__name__)
 
 ROOT_VARIABLE = "SAM_DATASETS"
+ROOT_DATASETS = ("sa1b_train", "images_train", "photographs_train")  # the last is an old name
 _LOOKED_FOR = (
-    "*.tar, images (.jpg, .jpeg, .png) beside a .json of the same name, "
+    "*.tar, images (.jpg, .jpeg, .png) next to a .json of the same name, "
     "or images/**/X.jpg with annotations/**/X.json"
 )
 
@@ -47,51 +49,77 @@ class _Source(NamedTuple):
 
     images: str
     jsons: str
-    table: PairTable
+    table: NDArray[np.void]  # see pack_pairs
     version: FileVersion | None = None  # of the tar
 
 
-class SA1BRecords(LazyRecords):
-    """Records of the images of some tars and folders.
+class SA1BRecords(Sequence[dict[str, Any]]):
+    """Records of the images of some tars and folders, made when they are asked for.
 
     A record holds plain values: ``"file_name"`` (path of the image, or of the tar that holds it),
     ``"image_id"`` (the image's name without folder and suffix), ``"image_span"`` ((offset, size) in
     bytes inside the tar, or None), ``"annotation_file_name"`` and ``"annotation_span"`` (the same
     for the JSON); ``"tar_version"``: the tar's size and time when it was indexed, or None. All
-    records together are a few arrays, about 55 bytes an image.
+    records together are a few arrays, about 50 bytes an image. A slice is a list of records.
     """
 
     def __init__(self, sources: Sequence[_Source]) -> None:
-        self._folders = [(source.images, source.jsons, source.version) for source in sources]
-        self._source_ends = np.cumsum([len(source.table) for source in sources], dtype=np.int64)
-        empty = PairTable.from_pairs(())
-        self._table = PairTable.concatenate([empty, *(source.table for source in sources)])
+        self._sources = [source for source in sources if len(source.table)]
+        self._starts = np.cumsum([0, *(len(source.table) for source in self._sources)])
 
     def __len__(self) -> int:
-        return len(self._table)
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        positions = range(len(self))[index]
+        if isinstance(positions, range):
+            return [self._make_record(position) for position in positions]
+        return self._make_record(positions)
 
     def _make_record(self, position: int) -> dict[str, Any]:
-        source = np.searchsorted(self._source_ends, position, side="right")
-        images, jsons, version = self._folders[source]
-        name, image_span, json_span = self._table[position]
+        number = np.searchsorted(self._starts, position, side="right") - 1
+        images, jsons, table, version = self._sources[number]
+        name, image_span, json_span = unpack_pair(table[position - self._starts[number]])
         stem = split_suffix(name)[0]
+        is_in_tar = version is not None
         return {
-            "file_name": _locate(images, name, image_span),
+            "file_name": images if is_in_tar else os.path.join(images, name),
             "image_id": stem,
-            "image_span": None if image_span == WHOLE_FILE else image_span,
-            "annotation_file_name": _locate(jsons, stem + JSON_SUFFIX, json_span),
-            "annotation_span": None if json_span == WHOLE_FILE else json_span,
+            "image_span": image_span if is_in_tar else None,
+            "annotation_file_name": jsons if is_in_tar else os.path.join(jsons, stem + JSON_SUFFIX),
+            "annotation_span": json_span if is_in_tar else None,
             "tar_version": version,
         }
 
 
-def _locate(container: str, name: str, span: Span) -> str:
-    return os.path.join(container, name) if span == WHOLE_FILE else container
+class ImageRecords(SA1BRecords):
+    """Records of plain images without masks, for trainings that make the masks themselves.
+
+    Of a record of :class:`SA1BRecords` they have what concerns the image; ``"image_id"`` is the
+    path below the folder, without suffix.
+    """
+
+    def _make_record(self, position: int) -> dict[str, Any]:
+        record = super()._make_record(position)
+        return {key: record[key] for key in ("file_name", "image_id", "image_span")}
 
 
 def register_sa1b() -> None:
     """Register ``sa1b_train`` with Detectron2; its root ``$SAM_DATASETS`` is read on first use."""
     DatasetCatalog.register("sa1b_train", lambda: load_sa1b(find_sa1b_root()))
+
+
+def register_images() -> None:
+    """Register ``images_train``, every image below ``$SAM_DATASETS``, also by its old name."""
+    for name in ROOT_DATASETS[1:]:
+        if name not in DatasetCatalog:
+            DatasetCatalog.register(name, partial(_load_images_by_name, name))
+
+
+def _load_images_by_name(name: str) -> ImageRecords:
+    if name != "images_train":
+        logger.warning("The data set %s is deprecated: it is now called images_train.", name)
+    return load_images(find_sa1b_root())
 
 
 def find_sa1b_root() -> str:
@@ -100,16 +128,19 @@ def find_sa1b_root() -> str:
     Raises:
         FileNotFoundError: the variable is not set, or its folder does not exist.
     """
-    root = os.environ.get(ROOT_VARIABLE, "")
-    if not root:
+    if not os.environ.get(ROOT_VARIABLE):
         raise FileNotFoundError(
             f"the environment variable {ROOT_VARIABLE} is not set; set it to the folder that holds "
-            f"SA-1B or own photographs with masks ({_LOOKED_FOR})"
+            f"SA-1B or other images with masks ({_LOOKED_FOR})"
         )
-    root = os.path.abspath(os.path.expanduser(root))
+    return _existing_folder(os.environ[ROOT_VARIABLE])
+
+
+def _existing_folder(root: str | os.PathLike[str]) -> str:
+    root = os.path.abspath(os.path.expanduser(os.fspath(root)))
     if not os.path.isdir(root):
         raise FileNotFoundError(
-            f"{root} is no folder; {ROOT_VARIABLE} must name the folder that holds {_LOOKED_FOR}"
+            f"{root} is not a folder; {ROOT_VARIABLE} must name the folder that holds {_LOOKED_FOR}"
         )
     return root
 
@@ -117,22 +148,20 @@ def find_sa1b_root() -> str:
 def load_sa1b(root: str | os.PathLike[str]) -> SA1BRecords:
     """Index every image with masks below a folder, in an order that only the names decide.
 
-    Images without JSON, JSON files without image, and tars that break off are reported in the log.
-
-    Args:
-        root: folder with tars, folders of images, or any mixture; see the top of this file.
+    What may lie in the folder is said at the top of this file. Images without JSON, JSON files
+    without image, and truncated tars are reported in the log.
 
     Raises:
         FileNotFoundError: the folder does not exist, or nothing below it is an image with masks.
-        TarIndexError: a tar is compressed, stores sparse files, or is no tar.
+        TarIndexError: a tar is compressed, or not a tar.
     """
-    root = os.path.abspath(os.path.expanduser(os.fspath(root)))
-    if not os.path.isdir(root):
-        raise FileNotFoundError(
-            f"{root} is no folder; {ROOT_VARIABLE} must name the folder that holds {_LOOKED_FOR}"
-        )
-    sources = _find_sources(root)
-    records = SA1BRecords([source for source in sources if len(source.table)])
+    root = _existing_folder(root)
+    found: list[_Source | str] = []  # the tars by their path, until they are indexed
+    for folder, names in _walk_folders(root, "images with masks"):
+        found += _pair_folder(root, folder, names)
+        found += [os.path.join(folder, name) for name in names if name.endswith(".tar")]
+    tars = _index_tars([item for item in found if isinstance(item, str)])
+    records = SA1BRecords([tars[item] if isinstance(item, str) else item for item in found])
     if not len(records):
         raise FileNotFoundError(
             f"{root} holds no image with masks; looked for {_LOOKED_FOR}. Point {ROOT_VARIABLE} to "
@@ -142,85 +171,62 @@ def load_sa1b(root: str | os.PathLike[str]) -> SA1BRecords:
     return records
 
 
-@dataclass
-class FolderListing:
-    """The names in a folder that matter here, sorted."""
+def load_images(root: str | os.PathLike[str]) -> ImageRecords:
+    """List every image (.jpg, .jpeg, .png) below a folder, in an order that the names decide.
 
-    images: list[str]
-    jsons: list[str]
-    tars: list[str]
-    folders: list[str]
+    Masks next to the images, and images inside tars, are not read: :func:`load_sa1b` has those.
 
-
-def _find_sources(root: str) -> list[_Source]:
-    sources: list[_Source] = []
-    tar_positions: list[int] = []
-    walk = tqdm(walk_folders(root), desc="Looking for images with masks", unit=" folders", delay=2)
-    for folder, listing in walk:
-        sources += _pair_folder(root, folder, listing)
-        for name in listing.tars:
-            tar = os.path.join(folder, name)
-            tar_positions.append(len(sources))
-            sources.append(_Source(tar, tar, PairTable.from_pairs(())))
-    indices = _index_tars([sources[position].images for position in tar_positions])
-    for position, index in zip(tar_positions, indices, strict=True):
-        sources[position] = sources[position]._replace(table=index.table, version=index.version)
-    return sources
+    Raises:
+        FileNotFoundError: the folder does not exist or holds no image.
+    """
+    root = _existing_folder(root)
+    pairs: list[Pair] = []
+    for folder, names in _walk_folders(root, "images"):
+        paths = (os.path.join(folder, name) for name in FolderFiles(names).images)
+        pairs += [(os.path.relpath(path, root), WHOLE_FILE, WHOLE_FILE) for path in paths]
+    table = pack_pairs(pairs)
+    if not len(table):
+        looked_for = ".jpg, .jpeg and .png at any depth"
+        raise FileNotFoundError(f"{root} holds no image; looked for {looked_for}")
+    logger.info("%s: %d images", root, len(table))
+    return ImageRecords([_Source(root, root, table)])
 
 
-def walk_folders(root: str) -> Iterator[tuple[str, FolderListing]]:
-    """Every folder below the root, and the root; links are followed, but no folder comes twice."""
-    seen: set[tuple[int, int]] = set()
-    waiting = [root]
-    while waiting:
-        folder = waiting.pop()
+def _walk_folders(root: str, what: str) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below the root, and the root, each with the sorted names of its files.
+
+    Links are followed, but no folder comes twice; what is hidden is left out.
+    """
+    seen = set()
+    walk = os.walk(root, onerror=_leave_out, followlinks=True)
+    for folder, folders, names in tqdm(walk, desc=f"Looking for {what}", unit=" folders", delay=2):
         status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            continue
+        is_new = (status.st_dev, status.st_ino) not in seen
         seen.add((status.st_dev, status.st_ino))
-        try:
-            listing = _list(folder)
-        except PermissionError as error:  # such as lost+found at the root of a disk
-            logger.warning("%s is left out: %s", folder, error.strerror)
-            continue
-        waiting += [os.path.join(folder, name) for name in reversed(listing.folders)]
-        yield folder, listing
+        folders[:] = sorted(name for name in folders if is_new and not name.startswith("."))
+        if is_new:
+            yield folder, sorted(name for name in names if not name.startswith("."))
 
 
-def _list(folder: str) -> FolderListing:
-    listing = FolderListing([], [], [], [])
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            suffix = split_suffix(entry.name)[1]
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                listing.folders.append(entry.name)
-            elif suffix == JSON_SUFFIX:
-                listing.jsons.append(entry.name)
-            elif suffix:
-                listing.images.append(entry.name)
-            elif entry.name.endswith(".tar"):
-                listing.tars.append(entry.name)
-    for names in (listing.images, listing.jsons, listing.tars, listing.folders):
-        names.sort()
-    return listing
+def _leave_out(error: OSError) -> None:
+    if not isinstance(error, PermissionError):  # such as lost+found at the root of a disk
+        raise error
+    logger.warning("%s is left out: %s", error.filename, error.strerror)
 
 
-def _pair_folder(root: str, folder: str, listing: FolderListing) -> list[_Source]:
-    """Pair a folder's images with the JSON files beside them, then with those of its twin."""
-    images = dict.fromkeys(listing.images, WHOLE_FILE)
-    jsons = dict.fromkeys(listing.jsons, WHOLE_FILE)
-    sources = [_Source(folder, folder, pair_by_stem(images, jsons))]
+def _pair_folder(root: str, folder: str, names: list[str]) -> list[_Source]:
+    """Pair a folder's images with the JSON files next to them, then with those of its twin."""
+    files = FolderFiles(names)
+    sources = [_Source(folder, folder, pack_pairs(files.pair()))]
     annotations = _twin(root, folder, "images", "annotations")
-    if images and annotations:
-        twin_jsons = dict.fromkeys(_list(annotations).jsons, WHOLE_FILE)
-        sources.append(_Source(folder, annotations, pair_by_stem(images, twin_jsons)))
+    if files.images and annotations:
+        pairs = files.pair(FolderFiles(os.listdir(annotations)))
+        sources.append(_Source(folder, annotations, pack_pairs(pairs)))
     twin = _twin(root, folder, "annotations", "images")
-    if jsons and twin:
+    if files.jsons and twin:
         # Only to find the JSON files without image: the pairs are made when the twin has its turn.
-        pair_by_stem(dict.fromkeys(_list(twin).images, WHOLE_FILE), jsons)
-    _report(folder, count_unpaired(images, jsons), damage="")
+        FolderFiles(os.listdir(twin)).pair(files)
+    _warn(folder, describe_unpaired({"": files}))
     return sources
 
 
@@ -234,40 +240,25 @@ def _twin(root: str, folder: str, name: str, twin_name: str) -> str | None:
     return twin if os.path.isdir(twin) else None
 
 
-def _index_tars(paths: list[str]) -> list[TarIndex]:
+def _index_tars(paths: list[str]) -> dict[str, _Source]:
     """Load the tars' indices, and build those that are missing."""
     indices = {path: load_tar_index(path) for path in paths}
     missing = [path for path, index in indices.items() if index is None]
-    with tqdm(
-        total=sum(os.path.getsize(path) for path in missing),
-        desc="Indexing tars",
-        unit="B",
-        unit_scale=True,
-        disable=not missing,
-    ) as bar:
-        built = {path: _build_in_turn(path, bar.update) for path in missing}
-    found = [indices[path] or built[path] for path in paths]
-    for path, index in zip(paths, found, strict=True):
-        _report(path, index.unpaired, index.damage)
-    return found
+    for path in tqdm(missing, desc="Indexing tars", disable=not missing):
+        with open(path, "rb") as tar:
+            # So that one process builds it and the others load it. Some network file systems have
+            # no locks; then several processes may do the same work.
+            with suppress(OSError):
+                fcntl.flock(tar, fcntl.LOCK_EX)
+            indices[path] = load_tar_index(path) or build_tar_index(path)
+    sources = {}
+    for path, index in indices.items():
+        assert index is not None
+        _warn(path, index.problems)
+        sources[path] = _Source(path, path, index.table, index.version)
+    return sources
 
 
-def _build_in_turn(path: str, on_progress: Callable[[int], object]) -> TarIndex:
-    """Build a tar's index, unless another process does it first."""
-    with open(path, "rb") as tar:
-        # Some network file systems have no locks; then several processes may do the same work.
-        with suppress(OSError):
-            fcntl.flock(tar, fcntl.LOCK_EX)
-        return load_tar_index(path) or build_tar_index(path, on_progress)
-
-
-def _report(source: str, unpaired: Unpaired, damage: str) -> None:
-    problems = []
-    if damage:
-        problems.append(f"{damage}; what comes before is used")
-    if unpaired.images:
-        problems.append(f"{unpaired.images} images without JSON (first: {unpaired.first_image})")
-    if unpaired.jsons:
-        problems.append(f"{unpaired.jsons} JSON files without image (first: {unpaired.first_json})")
+def _warn(source: str, problems: list[str]) -> None:
     if problems:
         logger.warning("%s: %s", source, "; ".join(problems))

@@ -59,7 +59,7 @@ def copy_real(tmp_path: Path) -> Callable[[str], Path]:
     def copy(folder: str) -> Path:
         source = SHARED / "real" / "datasets" / folder
         if not source.is_dir():
-            pytest.skip("the folder of real layouts is not beside this repository")
+            pytest.skip("the folder of real layouts is not next to this repository")
         for path in source.rglob("*"):
             if path.is_file():
                 target = tmp_path / folder / path.relative_to(source)

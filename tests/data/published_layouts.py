@@ -24,8 +24,8 @@ def _write_label(path: Path, label: np.ndarray, palette: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(label)
     if palette:
-        colours = np.random.default_rng(1).integers(0, 256, 768).tolist()
-        image.putpalette(colours)
+        colors = np.random.default_rng(1).integers(0, 256, 768).tolist()
+        image.putpalette(colors)
     image.save(path)
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def random_photograph(seed: int, height: int, width: int) -> NDArray[np.uint8]:
-    """(height, width, 3) uint8: smooth colours with noise, so that a JPEG keeps something of it."""
+def random_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
+    """(height, width, 3) uint8: smooth colors with noise, so that a JPEG keeps something of it."""
     generator = np.random.default_rng(seed)
     coarse = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR)).astype(int)

@@ -1,4 +1,4 @@
-"""The check of data sets: what is missing or wrong is named with what mends it."""
+"""The check of data sets: what is missing or wrong is named with what fixes it."""
 
 import json
 import shlex
@@ -17,16 +17,16 @@ from pixelclip.data.dataset_check import (
     check_dataset,
     format_statuses,
 )
+from pixelclip.data.datasets import register_sem_seg_folder
 from pixelclip.data.datasets.ade20k_150 import ADE20K_150, prepare_ade20k_150
-from pixelclip.data.datasets.coco_stuff_masks import mask_folder, prepare_coco_stuff_masks
+from pixelclip.data.datasets.coco_stuff import MASK_FOLDERS, prepare_coco_stuff_masks
 from pixelclip.data.datasets.pascal_context import prepare_pascal_context
 from pixelclip.data.datasets.pascal_voc import prepare_pascal_voc
-from pixelclip.data.datasets.sem_seg_folder import register_sem_seg_folder
 from tests.data.sa1b_files import (
     annotation_bytes,
     image_bytes,
+    random_image,
     random_masks,
-    random_photograph,
     write_files,
 )
 
@@ -41,7 +41,7 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def _break_label(path: Path, value: int) -> None:
+def _change_label(path: Path, value: int) -> None:
     with Image.open(path) as image:
         label = np.array(image)
     label[0, 0] = value
@@ -75,7 +75,8 @@ def test_a_prepared_data_set_is_usable_whatever_its_number(ade_root: Path) -> No
     status = check_dataset(ADE, deep=True)
     assert status.is_usable
     assert (status.num_images, status.num_annotations) == (5, 5)
-    assert status.notes == (f"{ADE}: 5 images instead of the official 2000.",)
+    (note,) = status.notes
+    assert note.startswith(f"{ADE}: 5 images instead of the official 2000;")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_a_prepared_data_set_is_usable_whatever_its_number(ade_root: Path) -> No
         ("context_root", prepare_pascal_context, ["context_60_test_sem_seg"]),
     ],
 )
-def test_images_beside_the_list_do_not_count(
+def test_images_that_are_not_in_the_list_do_not_count(
     fixture: str, prepare: Callable, names: list[str], request: pytest.FixtureRequest
 ) -> None:
     prepare(request.getfixturevalue(fixture), workers=1)
@@ -96,18 +97,18 @@ def test_images_beside_the_list_do_not_count(
 
 
 @pytest.mark.parametrize("value", [150, 254])
-def test_a_value_outside_the_classes_is_found_and_the_remedy_mends_it(
+def test_a_value_outside_the_classes_is_found_and_the_remedy_fixes_it(
     ade_root: Path, value: int
 ) -> None:
     prepare_ade20k_150(ade_root, workers=1)
-    broken = ade_root / ADE20K_150.label_folder / "ADE_val_00000002.png"
-    _break_label(broken, value)
+    wrong = ade_root / ADE20K_150.label_folder / "ADE_val_00000002.png"
+    _change_label(wrong, value)
     (problem,) = check_dataset(ADE, deep=True).problems
-    assert f"{broken} holds the values [{value}], expected 0..149 and 255" in problem
-    assert "1 of the 5 labels" in problem
+    assert f"{wrong}: holds the values [{value}], expected 0..149, 255" in problem
+    assert "1 of the 5 images" in problem
     assert "Delete these files" in problem
     assert f"run: {ADE20K_150.prepare_command}" in problem
-    broken.unlink()
+    wrong.unlink()
     prepare_ade20k_150(ade_root, workers=1)
     assert check_dataset(ADE, deep=True).is_usable
 
@@ -118,22 +119,22 @@ def test_a_label_that_is_cut_off_or_of_another_size_is_found(ade_root: Path) -> 
     labels[0].write_bytes(labels[0].read_bytes()[:40])
     Image.new("L", (3, 3)).save(labels[4])
     (problem,) = check_dataset(ADE, deep=True).problems
-    assert "2 of the 5 labels" in problem
+    assert "2 of the 5 images" in problem
     assert "ADE_val_00000001.png: the label cannot be read" in problem
-    assert "ADE_val_00000005.png: its size is (3, 3)" in problem
+    assert "ADE_val_00000005.png: mode L and size (3, 3)" in problem
 
 
 def test_without_deep_some_labels_are_read_evenly(
     own_folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in own_folders[1].iterdir():
-        _break_label(path, 77)
+        _change_label(path, 77)
     (problem,) = check_dataset("own_for_check").problems
-    assert "15 of the 15 labels" in problem
+    assert "15 of the 15 images" in problem
     assert "45" not in capsys.readouterr().err
     (problem,) = check_dataset("own_for_check", deep=True).problems
-    assert "45 of the 45 labels" in problem
-    assert "Mend or replace" in problem
+    assert "45 of the 45 images" in problem
+    assert "Fix or replace" in problem
     assert "45/45" in capsys.readouterr().err
 
 
@@ -152,7 +153,7 @@ def own_folders(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     MetadataCatalog.remove("own_for_check")
 
 
-def test_a_folder_of_somebodys_own(own_folders: tuple[Path, Path]) -> None:
+def test_a_folder_of_a_user(own_folders: tuple[Path, Path]) -> None:
     status = check_dataset("own_for_check", deep=True)
     assert status == DatasetStatus("own_for_check", 45, 45, "")
     assert status.summary == "usable"
@@ -160,15 +161,15 @@ def test_a_folder_of_somebodys_own(own_folders: tuple[Path, Path]) -> None:
     assert "have one name" in check_dataset("own_for_check").problems[0]
 
 
-def _write_photographs(folder: Path, number: int) -> None:
+def _write_images(folder: Path, number: int) -> None:
     masks = random_masks(SEED, 3, 12, 16)
-    photograph = image_bytes(random_photograph(SEED, 12, 16))
+    image = image_bytes(random_image(SEED, 12, 16))
     for index in range(number):
-        write_files(folder, {f"{index}.jpg": photograph, f"{index}.json": annotation_bytes(masks)})
+        write_files(folder, {f"{index}.jpg": image, f"{index}.json": annotation_bytes(masks)})
 
 
-def test_photographs_with_masks(tmp_path: Path) -> None:
-    _write_photographs(tmp_path / "sa1b", 4)
+def test_images_with_masks(tmp_path: Path) -> None:
+    _write_images(tmp_path / "sa1b", 4)
     status = check_dataset("sa1b_train", deep=True)
     assert status == DatasetStatus("sa1b_train", 4, 4, "")
     (tmp_path / "sa1b/1.jpg").write_bytes(b"no image")
@@ -176,7 +177,7 @@ def test_photographs_with_masks(tmp_path: Path) -> None:
     status = check_dataset("sa1b_train", deep=True)
     assert status.is_usable
     assert "2 of the 4 images" in status.notes[0]
-    assert "training skips them" in status.notes[0]
+    assert "Training skips them" in status.notes[0]
     for index in (0, 3):
         (tmp_path / f"sa1b/{index}.json").write_text(json.dumps({"annotations": []}))
     assert not check_dataset("sa1b_train", deep=True).is_usable
@@ -188,10 +189,9 @@ def test_masks_of_coco_stuff(coco_stuff_root: Path) -> None:
     assert (status.num_images, status.num_annotations, status.is_usable) == (4, 0, False)
     assert "prepare_coco_stuff_masks.py" in status.problems[0]
     prepare_coco_stuff_masks(coco_stuff_root, workers=1, split="val2017")
-    assert check_dataset(name, deep=True).notes == (
-        f"{name}: 4 images instead of the official 5000.",
-    )
-    (coco_stuff_root / mask_folder("val2017") / "000000000002.json").write_text("{")
+    (note,) = check_dataset(name, deep=True).notes
+    assert note.startswith(f"{name}: 4 images instead of the official 5000")
+    (coco_stuff_root / MASK_FOLDERS[2] / "val2017/000000000002.json").write_text("{")
     assert "1 of the 4 images" in check_dataset(name, deep=True).notes[1]
 
 
@@ -203,7 +203,7 @@ def test_other_data_sets_are_refused(name: str) -> None:
 
 def test_the_table_has_a_line_for_each_and_the_texts_below() -> None:
     statuses = [
-        DatasetStatus("first", 3, 2, "5", problems=("first: broken. Run: x",)),
+        DatasetStatus("first", 3, 2, "5", problems=("first: missing. Run: x",)),
         DatasetStatus("second", 5, 5, "", notes=("second: odd",)),
         DatasetStatus("third", 5, 5, ""),
     ]
@@ -213,6 +213,6 @@ def test_the_table_has_a_line_for_each_and_the_texts_below() -> None:
         *("not usable", "usable, see below", "usable"),
     ]
     assert [line for line in lines[5:] if line] == [
-        "error: first: broken. Run: x",
+        "error: first: missing. Run: x",
         "note: second: odd",
     ]

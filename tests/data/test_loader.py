@@ -8,10 +8,10 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from pixelclip.data.corrupt_record import BrokenRecordError
-from pixelclip.data.image_mask_pairs import Pair, PairTable
-from pixelclip.data.loader import ResumableLoader, SampleStream
+from pixelclip.data.loader import ResumableLoader, SampleStream, random_state_from
 from pixelclip.data.sa1b import SA1BRecords, _Source
+from pixelclip.data.sa1b_files import CorruptRecordError
+from pixelclip.data.sa1b_index import Pair, pack_pairs
 
 RECORDS = [{"id": index} for index in range(10)]
 
@@ -20,9 +20,9 @@ def with_random_number(record):
     return {"id": record["id"], "draw": random.random()}
 
 
-def broken_if_odd(record):
+def corrupt_if_odd(record):
     if record["id"] % 2:
-        raise BrokenRecordError(f"record {record['id']} is odd")
+        raise CorruptRecordError(f"record {record['id']} is odd")
     return dict(record)
 
 
@@ -72,25 +72,25 @@ def test_processes_share_the_same_batches(monkeypatch):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_broken_records_are_replaced_counted_and_reported(num_workers, caplog):
-    loader = make_loader(broken_if_odd, num_workers=num_workers)
+def test_corrupt_records_are_replaced_counted_and_reported(num_workers, caplog):
+    loader = make_loader(corrupt_if_odd, num_workers=num_workers)
     batches = take(loader, 10)
     assert all(sample["id"] % 2 == 0 for batch in batches for sample in batch)
     # Half of four epochs, and replacements that were odd as well.
     assert loader.skipped["file"] >= 20
-    assert "Skipped broken record 1: record" in caplog.text
-    assert caplog.text.count("Skipped broken record") == 10
-    again = make_loader(broken_if_odd)
+    assert "Skipped corrupt record 1: record" in caplog.text
+    assert caplog.text.count("Skipped corrupt record") == 10
+    again = make_loader(corrupt_if_odd)
     assert take(again, 10) == batches
     assert again.skipped == loader.skipped
 
 
-def test_nothing_but_broken_records_stops_with_the_reason():
-    def always_broken(_record):
-        raise BrokenRecordError("the disk is empty")
+def test_nothing_but_corrupt_records_stops_with_the_reason():
+    def always_corrupt(_record):
+        raise CorruptRecordError("the disk is empty")
 
     with pytest.raises(RuntimeError, match="the disk is empty"):
-        take(make_loader(always_broken), 1)
+        take(make_loader(always_corrupt), 1)
 
 
 def test_changed_data_is_said_when_resuming(caplog):
@@ -131,8 +131,8 @@ def test_loading_processes_compute_in_one_thread_each():
     assert {sample["threads"] for batch in take(loader, 2) for sample in batch} == {1}
 
 
-def test_loading_processes_start_beside_opencvs_threads():
-    """With these running, a forked process that sets their number used to wait for ever."""
+def test_loading_processes_start_next_to_opencvs_threads():
+    """With these running, a forked process that sets their number used to wait indefinitely."""
     image = np.zeros((700, 700, 3), np.uint8)
     threads = cv2.getNumThreads()
     cv2.setNumThreads(4)
@@ -151,9 +151,10 @@ def test_samples_are_pinned_where_asked():
 
 
 def sa1b_records(count):
-    names = (f"sa_{index}.jpg" for index in range(count))
-    pairs = (Pair(name, (4096 * i, 2000), (4096 * i + 2048, 900)) for i, name in enumerate(names))
-    return SA1BRecords([_Source("/data/sa.tar", "/data/sa.tar", PairTable.from_pairs(pairs))])
+    pairs: list[Pair] = [
+        (f"sa_{i}.jpg", (4096 * i, 2000), (4096 * i + 2048, 900)) for i in range(count)
+    ]
+    return SA1BRecords([_Source("/data/sa.tar", "/data/sa.tar", pack_pairs(pairs), (1, 1))])
 
 
 class ReportMemory:
@@ -192,3 +193,36 @@ def test_memory_of_a_loading_process_is_flat_over_a_hundred_thousand_records():
     print(f"growth of a worker in MiB: {growth:.2f}; with a list of dictionaries: {of_dicts:.2f}")
     assert growth < 2
     assert of_dicts > 10
+
+
+def seed_all():
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def draw():
+    return random.random(), np.random.rand(), torch.rand(1).item()
+
+
+def test_same_key_same_numbers_and_other_key_others():
+    def draws(*key):
+        with random_state_from(*key):
+            return draw()
+
+    assert draws(1, 2, 3) == draws(1, 2, 3)
+    for other in [(1, 2, 4), (1, 2), (0, 2, 3)]:
+        assert all(a != b for a, b in zip(draws(1, 2, 3), draws(*other), strict=True))
+
+
+def test_generators_outside_continue_undisturbed():
+    seed_all()
+    expected = draw()
+    seed_all()
+    try:
+        with random_state_from(7):
+            draw()
+            raise KeyError
+    except KeyError:
+        pass
+    assert draw() == expected

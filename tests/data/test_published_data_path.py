@@ -20,13 +20,12 @@ from detectron2.config import get_cfg
 from numpy.typing import ArrayLike, NDArray
 
 from pixelclip import add_pixelclip_config
-from pixelclip.config_files import find_config
-from pixelclip.data import ssd_colors, strong_augmentation
-from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
+from pixelclip.data import augmentation
+from pixelclip.data.augmentation import StrongAugmentation, augment_ssd_colors
+from pixelclip.data.mapper import MaskDatasetMapper
 from pixelclip.data.sa1b import load_sa1b
-from pixelclip.data.ssd_colors import augment_ssd_colors
-from pixelclip.data.strong_augmentation import StrongAugmentation
-from pixelclip.modeling.training_masks import gather_training_masks
+from pixelclip.modeling.targets import gather_training_masks
+from pixelclip.utils.installation import find_config
 from tests.data.sa1b_files import encode, image_bytes, write_files
 
 CROP = 640
@@ -92,13 +91,13 @@ def test_images_are_decoded_at_their_full_size(mapper):
     assert mapper.weak_augmentation.encoder_size is None
 
 
-def test_crops_lie_anywhere_in_the_image_and_half_of_them_are_mirrored(mapper):
+def test_crops_lie_anywhere_in_the_image_and_half_of_them_are_flipped(mapper):
     plans = [mapper.weak_augmentation.plan((1500, 2250)) for _ in range(draws_for(0.5))]
     # Whole numbers from 0: shifted by 1, so that the lower end is not 0.
     assert_uniform([plan.top + 1 for plan in plans], 1, 889 - CROP + 1, step=1)
     assert_uniform([plan.left + 1 for plan in plans], 1, 1333 - CROP + 1, step=1)
-    assert_probability([plan.is_mirrored for plan in plans], 0.5)
-    assert not any(plan.is_upside_down for plan in plans)
+    assert_probability([plan.horizontal_flip for plan in plans], 0.5)
+    assert not any(plan.vertical_flip for plan in plans)
 
 
 def test_image_and_masks_move_together_and_the_rectangle_cuts_both(mapper, tmp_path: Path):
@@ -118,16 +117,16 @@ def test_image_and_masks_move_together_and_the_rectangle_cuts_both(mapper, tmp_p
         assert sample["image"].shape == sample["image_strong"].shape == (3, CROP, CROP)
         (uncovered, region) = sample["masks"]
         weak, strong = (at_mask_resolution(sample[key]) for key in ("image", "image_strong"))
-        middle = weak.float().mean()  # the colour changes keep what is brighter brighter
+        middle = weak.float().mean()  # the color changes keep what is brighter brighter
         assert ((weak > middle) & uncovered == region).float().mean() > 0.98
         assert sample["image"][0].sum() > sample["image"][2].sum()  # RGB
         rows, columns = (~uncovered).nonzero().unbind(1)
         assert len(rows) == (np.ptp(rows.numpy()) + 1) * (np.ptp(columns.numpy()) + 1)
         assert strong[~uncovered].max() == 0
-        kinds.add(plan.is_mirrored)
+        kinds.add(plan.horizontal_flip)
         brightness.add(weak.min().item())
     assert kinds == {False, True}
-    assert len(brightness) > 4  # the colour augmentation leaves few images as they are
+    assert len(brightness) > 4  # the color augmentation leaves few images as they are
 
 
 def make_record(
@@ -175,9 +174,9 @@ def strong_draws() -> SimpleNamespace:
 
     image = np.full((2, 2, 3), (50, 120, 200), np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        changes = tuple(map(note_change, strong_augmentation._COLOR_CHANGES))
-        patch.setattr(strong_augmentation, "_COLOR_CHANGES", changes)
-        patch.setattr(strong_augmentation, "blur", note_blur)
+        changes = tuple(map(note_change, augmentation._ADJUSTMENTS))
+        patch.setattr(augmentation, "_ADJUSTMENTS", changes)
+        patch.setattr(augmentation, "blur", note_blur)
         augment = StrongAugmentation()
         seed_everything(0)
         for _ in range(draws_for(0.2)):
@@ -188,24 +187,24 @@ def strong_draws() -> SimpleNamespace:
     return draws
 
 
-def test_colours_are_jittered_in_any_order_with_probability_0_8(strong_draws):
+def test_colors_are_jittered_in_any_order_with_probability_0_8(strong_draws):
     jitters = [jitter for jitter in strong_draws.jitters if jitter]
     assert_probability([bool(jitter) for jitter in strong_draws.jitters], 0.8)
     orders = Counter(tuple(name for name, _ in jitter) for jitter in jitters)
-    names = {"change_brightness", "change_contrast", "change_saturation", "change_hue"}
+    names = {"adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_hue"}
     assert len(orders) == 24 and all(set(order) == names for order in orders)
     expected = len(jitters) / 24
     assert all(abs(count - expected) < 4 * expected**0.5 for count in orders.values())
-    for name in names - {"change_hue"}:
+    for name in names - {"adjust_hue"}:
         assert_uniform([dict(jitter)[name] for jitter in jitters], 0.5, 1.5)
-    assert_uniform([dict(jitter)["change_hue"] for jitter in jitters], -0.25, 0.25)
+    assert_uniform([dict(jitter)["adjust_hue"] for jitter in jitters], -0.25, 0.25)
 
 
 def test_a_fifth_of_the_strong_images_is_gray(strong_draws):
     assert_probability(strong_draws.is_gray, 0.2)
 
 
-def test_half_of_the_strong_images_are_blurred_after_their_colours_are_changed(strong_draws):
+def test_half_of_the_strong_images_are_blurred_after_their_colors_are_changed(strong_draws):
     sigmas = [sigma for sigma in strong_draws.sigmas if sigma is not None]
     assert_probability([sigma is not None for sigma in strong_draws.sigmas], 0.5)
     assert_uniform(sigmas, 0.1, 2.0)
@@ -231,15 +230,15 @@ def test_one_rectangle_of_a_tenth_to_half_of_each_side_is_black(axis):
     assert_uniform(places, 0, 1, step=1 / (side / 2))
 
 
-# Of SSD's colour augmentation: two grays tell the brightness and the contrast, whose changes the
-# colours share; saturation and hue leave grays as they are.
+# Of SSD's color augmentation: two grays tell the brightness and the contrast, whose changes the
+# colors share; saturation and hue leave grays as they are.
 GRAYS = (40, 130)
 HSV = (70, 153, 250)  # as OpenCV counts: hue 0..179, saturation 0..255, value 0..255
 
 
 @pytest.fixture(scope="module")
 def ssd_draws() -> NDArray[np.float64]:
-    """(draws, 5): both grays, then hue, saturation and value of the colour after the change."""
+    """(draws, 5): both grays, then hue, saturation and value of the color after the change."""
     color = cv2.cvtColor(np.array([[HSV]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
     image = np.array([[(gray,) * 3 for gray in GRAYS] + [color]], np.uint8)
     seed_everything(0)
@@ -282,8 +281,8 @@ def test_ssd_changes_saturation_and_hue_each_half_of_the_time(ssd_draws):
 def test_ssd_changes_the_contrast_first_or_last(monkeypatch):
     calls: list[str] = []
     for name in ("brightness", "contrast", "saturation", "hue"):
-        note = lambda image, name=name: calls.append(name) or image  # noqa: E731
-        monkeypatch.setattr(ssd_colors, f"_{name}", note)
+        note = lambda self, image, name=name: calls.append(name) or image  # noqa: E731
+        monkeypatch.setattr(augmentation.ColorAugSSDTransform, name, note)
     seed_everything(0)
     orders = []
     for _ in range(draws_for(0.5)):

@@ -41,7 +41,7 @@ def read_slowly(text: str) -> list[int]:
         value = shift = 0
         more = True
         while more:
-            group = ord(text[position]) - 48  # IndexError when the text breaks off
+            group = ord(text[position]) - 48  # IndexError when the text is truncated
             if not 0 <= group < 64:
                 raise ValueError("character")
             value |= (group & 31) << shift
@@ -166,12 +166,12 @@ GOOD = {"size": [2, 3], "counts": [1, 2, 3]}
     [
         ({"size": [3, 2], "counts": [1, 2, 3]}, "mask 1 is for 3x2 pixels"),
         ({"size": [10**9, 10**9], "counts": "0"}, "mask 1 is for 1000000000x1000000000"),
-        ({"size": [2], "counts": [6]}, r"mask 1 has the size \[2\]"),
-        ({"size": [2.0, 3.0], "counts": [6]}, "mask 1 has the size"),
-        ({"size": "23", "counts": [6]}, "mask 1 has the size '23'"),
-        ({"size": [2, 3]}, "mask 1 is not of the form"),
-        ({"counts": [6]}, "mask 1 is not of the form"),
-        ("text", "mask 1 is not of the form"),
+        ({"size": [2], "counts": [6]}, r"mask 1 is .*\[2\].* expected"),
+        ({"size": [2.0, 3.0], "counts": [6]}, "mask 1 is .* expected"),
+        ({"size": "23", "counts": [6]}, "mask 1 is .*'23'.* expected"),
+        ({"size": [2, 3]}, "mask 1 is .* expected .*counts"),
+        ({"counts": [6]}, "mask 1 is .* expected .*counts"),
+        ("text", "mask 1 is .* expected .*counts"),
         ({"size": [2, 3], "counts": []}, "mask 1 has no counts"),
         ({"size": [2, 3], "counts": ""}, "mask 1 has no counts"),
         ({"size": [2, 3], "counts": None}, "mask 1 has counts of type NoneType"),
@@ -190,7 +190,7 @@ GOOD = {"size": [2, 3], "counts": [1, 2, 3]}
         ({"size": [2, 3], "counts": "6 "}, "mask 1 has a character outside"),
         ({"size": [2, 3], "counts": b"6\xff"}, "mask 1 has a character outside"),
         ({"size": [2, 3], "counts": "6p"}, "mask 1 has a character outside"),
-        ({"size": [2, 3], "counts": "6o"}, "mask 1 breaks off within a count"),
+        ({"size": [2, 3], "counts": "6o"}, "mask 1 is truncated within a count"),
         ({"size": [2, 3], "counts": "5"}, "mask 1 covers 5 pixels"),
         ({"size": [2, 3], "counts": "oooooooo0"}, "mask 1 has a count above 32 bits"),
         ({"size": [2, 3], "counts": "P" * 64 + "0"}, "mask 1 has a count above 32 bits"),

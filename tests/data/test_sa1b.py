@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
 
-from pixelclip.data.record_reading import read_annotation_bytes, read_image_bytes
-from pixelclip.data.sa1b import SA1BRecords, load_sa1b, register_sa1b
-from pixelclip.data.tar_index import TarIndexError
+from pixelclip.data.sa1b import SA1BRecords, load_images, load_sa1b, register_images, register_sa1b
+from pixelclip.data.sa1b_files import read_annotation_bytes, read_image_bytes
+from pixelclip.data.sa1b_index import TarIndexError
 from tests.data.sa1b_files import write_files, write_tar
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "real" / "sa1b"
@@ -28,9 +28,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def root(tmp_path: Path) -> Path:
     """Every layout in one folder; an image's content is its name, a JSON's its image's and "!"."""
     root = tmp_path / "root"
-    beside = ["sa_9", "own/My Photo.v2", "own/deep/er/sa_8"]
-    write_files(root, {f"{name}.jpg": name.encode() for name in beside})
-    write_files(root, {f"{name}.json": f"{name}!".encode() for name in beside})
+    together = ["sa_9", "own/My Photo.v2", "own/deep/er/sa_8"]
+    write_files(root, {f"{name}.jpg": name.encode() for name in together})
+    write_files(root, {f"{name}.json": f"{name}!".encode() for name in together})
     apart = ["sa_000/a", "sa_000/b", "sa_001/a"]
     write_files(root, {f"part/images/{name}.PNG": name.encode() for name in apart})
     write_files(root, {f"part/annotations/{name}.json": f"{name}!".encode() for name in apart})
@@ -106,12 +106,18 @@ def test_the_order_does_not_depend_on_the_file_system(
     class Reversed:
         def __init__(self, folder: str) -> None:
             with scandir(folder) as entries:
-                self.entries = list(entries)[::-1]
+                self.entries = iter(list(entries)[::-1])
 
-        def __enter__(self) -> Iterator[Any]:
-            return iter(self.entries)
+        def __enter__(self) -> "Reversed":
+            return self
 
         def __exit__(self, *_: object) -> None: ...
+
+        def __iter__(self) -> Iterator[Any]:
+            return self.entries
+
+        def __next__(self) -> Any:
+            return next(self.entries)
 
     monkeypatch.setattr(os, "scandir", Reversed)
     assert list(load_sa1b(root)) == expected
@@ -142,15 +148,15 @@ def test_nothing_is_reported_where_all_is_well(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_a_json_beside_its_image_goes_before_that_of_the_other_tree(tmp_path: Path) -> None:
+def test_a_json_next_to_its_image_goes_before_that_of_the_other_tree(tmp_path: Path) -> None:
     write_files(
-        tmp_path, {"images/a.jpg": b"", "images/a.json": b"beside", "annotations/a.json": b"apart"}
+        tmp_path, {"images/a.jpg": b"", "images/a.json": b"next", "annotations/a.json": b"apart"}
     )
     (record,) = load_sa1b(tmp_path)
-    assert read_annotation_bytes(record) == b"beside"
+    assert read_annotation_bytes(record) == b"next"
 
 
-def test_a_broken_tar_is_reported_and_its_whole_members_used(
+def test_a_truncated_tar_is_reported_and_its_whole_members_used(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tar = root / "sa_000001.tar"
@@ -158,9 +164,9 @@ def test_a_broken_tar_is_reported_and_its_whole_members_used(
         last = opened.getmember("./11.json")
     tar.write_bytes(tar.read_bytes()[: last.offset_data + 1])
     assert [record["image_id"] for record in load_sa1b(root)[1:2]] == ["12"]
-    assert "it breaks off within ./11.json; what comes before is used" in caplog.text
+    assert "it is truncated within ./11.json; what comes before is used" in caplog.text
     load_sa1b(root)
-    assert caplog.text.count("breaks off") == 2  # also when the kept index is used
+    assert caplog.text.count("is truncated") == 2  # also when the kept index is used
 
 
 def test_a_second_load_uses_the_kept_indices(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +192,7 @@ def test_links_are_followed_but_no_folder_comes_twice(tmp_path: Path) -> None:
     assert record["file_name"] == str(root / "again" / "a.jpg")
 
 
-def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path) + b"/caf\xe9"
     os.mkdir(folder)
     for suffix in (b".jpg", b".json"):
@@ -211,7 +217,7 @@ def test_a_folder_that_may_not_be_read_is_left_out(
 
 
 def test_a_missing_root_names_itself_and_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"absent is no folder; SAM_DATASETS must name"):
+    with pytest.raises(FileNotFoundError, match=r"absent is not a folder; SAM_DATASETS must name"):
         load_sa1b(tmp_path / "absent")
 
 
@@ -222,8 +228,8 @@ def test_an_empty_root_says_what_was_looked_for(tmp_path: Path) -> None:
 
 
 def test_a_compressed_tar_stops_the_load(root: Path) -> None:
-    (root / "z.tar").write_bytes(b"\x1f\x8b\x08")
-    with pytest.raises(TarIndexError, match=r"z\.tar is compressed with gzip"):
+    (root / "z.tar").write_bytes(b"\x1f\x8b\x08" + bytes(600))
+    with pytest.raises(TarIndexError, match=r"z\.tar is not an uncompressed tar"):
         load_sa1b(root)
 
 
@@ -279,8 +285,83 @@ def test_memory_of_an_index_is_small(tmp_path: Path) -> None:
     assert len(pickle.dumps(records)) < 60 * number
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="needs the photographs of ../shared")
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="needs the images of ../shared")
 def test_published_tars() -> None:
     records = load_sa1b(PUBLISHED)
     assert len(records) == 300
     assert all(image[:2] == b"\xff\xd8" and json[:1] == b"{" for image, json in contents(records))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.png", "a/c.JPG", "a/c.json", "a/d.jpeg", "notes.txt", ".hidden.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+def test_images_are_registered_by_their_new_and_their_old_name(folder, monkeypatch, caplog):
+    monkeypatch.setenv("SAM_DATASETS", str(folder))
+    register_images()  # at most once
+    expected = list(load_images(folder))
+    assert list(DatasetCatalog.get("images_train")) == expected
+    assert "deprecated" not in caplog.text
+    assert list(DatasetCatalog.get("photographs_train")) == expected
+    assert "photographs_train is deprecated: it is now called images_train" in caplog.text
+
+
+def test_images_at_any_depth_in_an_order_of_their_names(folder):
+    records = load_images(folder)
+    assert [record["image_id"] for record in records] == ["b", "a/c", "a/d"]
+    assert records[1] == {
+        "file_name": str(folder / "a" / "c.JPG"),
+        "image_id": "a/c",
+        "image_span": None,
+    }
+    assert records[-1] == records[2] == records[1:][1]
+    assert list(pickle.loads(pickle.dumps(records))) == list(records)
+    with pytest.raises(IndexError):
+        records[3]
+
+
+def test_folders_without_images_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no image; looked for .jpg"):
+        load_images(tmp_path)
+    with pytest.raises(FileNotFoundError, match="gone is not a folder"):
+        load_images(tmp_path / "gone")
+
+
+def letters(root: Path) -> list[dict[str, Any]]:
+    """The records of :func:`load_sa1b` on five images in three folders, one by one."""
+    for name in ("a/a", "a/b", "b/c", "c/d", "c/e"):
+        write_files(root, {f"{name}.jpg": b"", f"{name}.json": b""})
+    names = {"annotation_span": None, "image_span": None, "tar_version": None}
+    paths = [root / name for name in ("a/a", "a/b", "b/c", "c/d", "c/e")]
+    return [
+        {"file_name": f"{p}.jpg", "annotation_file_name": f"{p}.json", "image_id": p.name, **names}
+        for p in paths
+    ]
+
+
+@pytest.mark.parametrize(
+    "index", [0, 4, -1, -5, slice(None), slice(1, 3), slice(None, None, -2), slice(3, 99)]
+)
+def test_records_are_indexed_and_sliced_as_a_list(tmp_path, index):
+    expected = letters(tmp_path)
+    assert load_sa1b(tmp_path)[index] == expected[index]
+
+
+@pytest.mark.parametrize("index", [5, -6])
+def test_beyond_their_ends_is_an_index_error(tmp_path, index):
+    letters(tmp_path)
+    with pytest.raises(IndexError):
+        load_sa1b(tmp_path)[index]
+
+
+def test_records_are_iterated_and_searched_as_a_list(tmp_path):
+    expected = letters(tmp_path)
+    records = load_sa1b(tmp_path)
+    assert list(records) == expected
+    assert list(reversed(records)) == expected[::-1]
+    assert records.index(expected[2]) == 2

@@ -2,8 +2,14 @@
 
 import pytest
 
-from pixelclip.data.synonyms import SYNONYMS
-from pixelclip.data.vocabularies import SYNONYM_SEPARATOR, get_vocabulary, validate_class_names
+from pixelclip.data.vocabularies import (
+    SYNONYM_SEPARATOR,
+    _published,
+    get_vocabulary,
+    validate_class_names,
+)
+
+SYNONYMS = {name: v["synonyms"] for name, v in _published().items() if v["synonyms"]}
 
 
 @pytest.mark.parametrize("name", SYNONYMS)

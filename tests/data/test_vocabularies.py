@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pixelclip  # noqa: F401  registers the data sets
-from pixelclip.data.datasets.builtin import BENCHMARKS
+from pixelclip.data.datasets import BENCHMARKS
 from pixelclip.data.vocabularies import (
     get_vocabulary,
     read_vocabulary,
@@ -34,7 +34,7 @@ def test_a_vocabulary_has_as_many_different_names_as_it_says(name: str) -> None:
 def test_names_are_those_of_the_published_evaluations() -> None:
     facts = Path(__file__).resolve().parents[3] / "shared/facts/benchmark_vocabularies.json"
     if not facts.is_file():
-        pytest.skip("the folder of recorded facts is not beside this repository")
+        pytest.skip("the folder of recorded facts is not next to this repository")
     published = json.loads(facts.read_text())
     assert sorted(published) == sorted(NAMES)
     for name, class_names in published.items():

@@ -1,12 +1,12 @@
-import base64
-import hashlib
 import importlib.metadata
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import install_detectron2
@@ -23,6 +23,7 @@ SOURCES = {
     "detectron2/layers/ops.py": "from detectron2 import _C\n\n\ndef call():\n    return _C.nms()\n",
     "detectron2/data/mask.py": "import numpy as np\n\nBOOL, INT = np.bool, np.int64\n",
     "detectron2/model_zoo/configs/Base.yaml": "MODEL: np.bool\n",
+    "detectron2/model_zoo/configs/LVISv0.5/Mask.yaml": "MODEL: {}\n",
     "detectron2/projects/__init__.py": "",
     "projects/PointRend/point_rend/__init__.py": "from detectron2 import __version__\n",
     "projects/DeepLab/deeplab/__init__.py": "",
@@ -34,22 +35,21 @@ SOURCES = {
 }
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    """A source archive of the published one's shape, with a few small files."""
-    path = tmp_path / "detectron2_cdo-0.5.tar.gz"
+def write_archive(path: Path) -> None:
+    """Write a source archive of the published one's shape, with a few small files."""
     with tarfile.open(path, "w:gz") as tar:
         for name, source in SOURCES.items():
             member = tarfile.TarInfo(f"detectron2_cdo-0.5/{name}")
             member.size = len(source.encode())
             tar.addfile(member, io.BytesIO(source.encode()))
-    return path
 
 
-@pytest.fixture
-def site_packages(tmp_path: Path) -> Path:
-    folder = tmp_path / "site-packages"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel of a small archive."""
+    folder = tmp_path_factory.mktemp("wheels")
+    write_archive(folder / "archive.tar.gz")
+    install_detectron2.build_wheel(folder / "archive.tar.gz", str(folder))
     return folder
 
 
@@ -61,21 +61,33 @@ def bare_python(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def site_packages(tmp_path: Path) -> Path:
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def absent_detectron2(monkeypatch: pytest.MonkeyPatch, site_packages: Path) -> Path:
-    """Let the script see an interpreter without Detectron2 whose site-packages is a new folder."""
-    failed = subprocess.CompletedProcess([], 1, "", "ModuleNotFoundError: No module named ...\n")
-    version = install_detectron2.installed_version
-    monkeypatch.setattr(install_detectron2, "find_detectron2", lambda: None)
-    monkeypatch.setattr(install_detectron2, "try_import", lambda: failed)
-    monkeypatch.setattr(
-        install_detectron2,
-        "installed_version",
-        lambda name: None if name == "detectron2" else version(name),
-    )
+    """Let the script see an interpreter without Detectron2 whose site-packages is a new folder.
+
+    Of pip's commands, the one for setuptools does nothing.
+    """
+    run_pip = install_detectron2.run_pip
+
+    def run_some(purpose: str, *arguments: str) -> None:
+        if "setuptools" not in purpose:
+            run_pip(purpose, *arguments)
+
+    problem = "ModuleNotFoundError: No module named ..."
+    monkeypatch.setattr(install_detectron2, "try_import", lambda: ("", "", problem))
+    monkeypatch.setattr(install_detectron2, "run_pip", run_some)
     monkeypatch.setattr(
         install_detectron2.sysconfig, "get_paths", lambda: {"purelib": str(site_packages)}
     )
     monkeypatch.setattr(sys, "argv", ["install_detectron2.py"])
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     return site_packages
 
 
@@ -84,10 +96,22 @@ def purelib(python: Path) -> Path:
     return Path(subprocess.check_output([python, "-c", code], text=True).strip())
 
 
+def pip(python: Path, *arguments: str) -> str:
+    """Run this environment's pip for another one, which has none."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    return subprocess.check_output([*command, *arguments], text=True)
+
+
+def install_wheel(python: Path, wheels: Path) -> Path:
+    """Install the wheel as the script does; return the folder of the package."""
+    pip(python, "install", "--no-deps", "--no-index", "-f", str(wheels), "detectron2==0.5")
+    return purelib(python) / "detectron2"
+
+
 @pytest.mark.parametrize("alias", ALIASES)
-def test_mend_replaces_a_removed_alias_by_the_builtin(alias: str) -> None:
-    mended, places = install_detectron2.mend_source(f"a.astype(np.{alias}); b = np.{alias}(1)")
-    assert mended == f"a.astype({alias}); b = {alias}(1)"
+def test_a_removed_alias_becomes_the_builtin(alias: str) -> None:
+    patched, places = install_detectron2.patch_source(f"a.astype(np.{alias}); b = np.{alias}(1)")
+    assert patched == f"a.astype({alias}); b = {alias}(1)"
     assert sum(places.values()) == 2
 
 
@@ -96,86 +120,81 @@ def test_mend_replaces_a_removed_alias_by_the_builtin(alias: str) -> None:
     ["np.bool_", "np.int64", "np.intp", "np.float32", "np.object_", "np.str_", "np.strings"]
     + ["xnp.bool", "a.np.int", "np.integer", "Image.LINEAR_GRADIENT", "MyImage.LINEAR", "LINEAR"],
 )
-def test_mend_leaves_other_names_alone(source: str) -> None:
-    mended, places = install_detectron2.mend_source(source)
-    assert mended == source
+def test_other_names_are_not_patched(source: str) -> None:
+    patched, places = install_detectron2.patch_source(source)
+    assert patched == source
     assert not sum(places.values())
 
 
-def test_mend_samples_from_a_list() -> None:
+def test_samples_come_from_a_list() -> None:
     line = "cur_idx = self._rng.sample(self._fallback_candidates, k=1)[0]"
-    mended, _ = install_detectron2.mend_source(line)
-    assert mended == "cur_idx = self._rng.sample(sorted(self._fallback_candidates), k=1)[0]"
+    patched, _ = install_detectron2.patch_source(line)
+    assert patched == "cur_idx = self._rng.sample(sorted(self._fallback_candidates), k=1)[0]"
 
 
-def test_mend_replaces_the_removed_resampling_name() -> None:
-    mended, _ = install_detectron2.mend_source("interp=Image.LINEAR, b=PIL.Image.LINEAR)")
-    assert mended == "interp=Image.BILINEAR, b=PIL.Image.BILINEAR)"
+def test_the_removed_resampling_name_is_replaced() -> None:
+    patched, _ = install_detectron2.patch_source("interp=Image.LINEAR, b=PIL.Image.LINEAR)")
+    assert patched == "interp=Image.BILINEAR, b=PIL.Image.BILINEAR)"
 
 
 @given(st.lists(st.sampled_from(["np.", "Image.", "LINEAR", "bool", "int", "_", "64", " ", ","])))
-def test_mend_is_idempotent(parts: list[str]) -> None:
-    mended, _ = install_detectron2.mend_source("".join(parts))
-    again, places = install_detectron2.mend_source(mended)
-    assert again == mended
+def test_patches_are_idempotent(parts: list[str]) -> None:
+    patched, _ = install_detectron2.patch_source("".join(parts))
+    again, places = install_detectron2.patch_source(patched)
+    assert again == patched
     assert not sum(places.values())
 
 
-def test_lay_in_maps_the_projects_and_leaves_the_rest_out(
-    archive: Path, site_packages: Path
-) -> None:
-    files, places = install_detectron2.lay_in(archive, site_packages)
-    laid = {path.relative_to(site_packages).as_posix() for path in site_packages.rglob("*.py")}
-    assert "detectron2/projects/point_rend/__init__.py" in laid
-    assert "detectron2/projects/deeplab/__init__.py" in laid
-    assert "detectron2/projects/panoptic_deeplab/__init__.py" in laid
-    assert "detectron2/_C.py" in laid
-    assert not any("setup" in path or "train_net" in path for path in laid)
-    assert {path.name for path in site_packages.iterdir()} == {
-        "detectron2",
-        install_detectron2.DIST_INFO,
+def test_the_sources_map_the_projects_and_leave_the_rest_out(tmp_path: Path) -> None:
+    write_archive(tmp_path / "archive.tar.gz")
+    root = tmp_path / "sources"
+    places = install_detectron2.write_sources(tmp_path / "archive.tar.gz", root)
+    written = {path.relative_to(root).as_posix() for path in root.rglob("*.py")}
+    assert written == {
+        "detectron2/__init__.py",
+        "detectron2/_C.py",
+        "detectron2/data/mask.py",
+        "detectron2/layers/ops.py",
+        "detectron2/projects/__init__.py",
+        "detectron2/projects/deeplab/__init__.py",
+        "detectron2/projects/panoptic_deeplab/__init__.py",
+        "detectron2/projects/point_rend/__init__.py",
     }
-    assert files == sum(path.is_file() for path in site_packages.rglob("*"))
-    assert dict(places) == {"np.bool, int, float, object, str -> the built-in ones": 1}
+    assert {path.name for path in root.iterdir()} == {"detectron2", "LICENSE", "pyproject.toml"}
+    assert {patch: count for patch, count in places.items() if count} == {
+        "np.bool, np.int, ... -> bool, int, ...": 1
+    }
 
 
-def test_lay_in_mends_python_files_only(archive: Path, site_packages: Path) -> None:
-    install_detectron2.lay_in(archive, site_packages)
-    package = site_packages / "detectron2"
-    assert "BOOL, INT = bool, np.int64\n" in (package / "data" / "mask.py").read_text()
-    assert (package / "model_zoo" / "configs" / "Base.yaml").read_text() == "MODEL: np.bool\n"
+def test_the_wheel_holds_all_files_and_only_python_is_patched(wheels: Path) -> None:
+    (wheel,) = wheels.glob("detectron2-0.5-*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        names = {name for name in file.namelist() if ".dist-info/" not in name}
+        mask = file.read("detectron2/data/mask.py").decode()
+        config = file.read("detectron2/model_zoo/configs/Base.yaml").decode()
+    assert {name for name in names if not name.endswith(".py")} == {
+        "detectron2/model_zoo/configs/Base.yaml",
+        "detectron2/model_zoo/configs/LVISv0.5/Mask.yaml",
+    }
+    assert {"detectron2/_C.py", "detectron2/projects/point_rend/__init__.py"} <= names
+    assert "BOOL, INT = bool, np.int64\n" in mask
+    assert config == "MODEL: np.bool\n"
 
 
-def test_distribution_is_readable_and_its_record_is_true(
-    archive: Path, site_packages: Path
-) -> None:
-    install_detectron2.lay_in(archive, site_packages)
+def test_pip_lists_it_and_uninstalls_it_whole(wheels: Path, bare_python: Path) -> None:
+    site_packages = install_wheel(bare_python, wheels).parent
     (distribution,) = importlib.metadata.distributions(path=[str(site_packages)])
     assert (distribution.name, distribution.version) == ("detectron2", "0.5")
-    on_disk = {p.relative_to(site_packages) for p in site_packages.rglob("*") if p.is_file()}
-    assert {Path(path) for path in distribution.files or []} == on_disk
-    for path in distribution.files or []:
-        if path.name != "RECORD":
-            content = (site_packages / path).read_bytes()
-            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode()
-            assert path.hash and digest.rstrip("=") == path.hash.value
-            assert path.size == len(content)
-
-
-def test_pip_lists_it_and_uninstalls_it_whole(archive: Path, bare_python: Path) -> None:
-    site_packages = purelib(bare_python)
-    install_detectron2.lay_in(archive, site_packages)
+    assert "setuptools<81" in (distribution.requires or [])
+    assert any(path.name == "LICENSE" for path in distribution.files or [])
     subprocess.run([bare_python, "-c", "import detectron2.layers.ops"], check=True)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", bare_python]
-    assert "detectron2==0.5" in subprocess.check_output([*pip, "freeze"], text=True)
-    subprocess.run([*pip, "uninstall", "--yes", "detectron2"], check=True, capture_output=True)
+    assert pip(bare_python, "freeze").strip() == "detectron2==0.5"
+    pip(bare_python, "uninstall", "--yes", "detectron2")
     assert not list(site_packages.iterdir())
 
 
-def test_stand_in_for_the_operators_speaks_up_on_use_only(
-    archive: Path, bare_python: Path
-) -> None:
-    install_detectron2.lay_in(archive, purelib(bare_python))
+def test_the_stand_in_for_the_operators_fails_on_use_only(wheels: Path, bare_python: Path) -> None:
+    install_wheel(bare_python, wheels)
 
     def run(code: str) -> str:
         result = subprocess.run([bare_python, "-c", code], capture_output=True, text=True)
@@ -185,59 +204,23 @@ def test_stand_in_for_the_operators_speaks_up_on_use_only(
     error = run("from detectron2.layers import ops; ops.call()")
     assert error.startswith("ImportError: detectron2._C.nms ") and "official build" in error
     assert run("from detectron2 import _C; print(hasattr(_C, '__path__'))") == "False"
-    assert "pure-Python" in run("from detectron2 import _C; print(_C.get_compiler_version())")
+    for name in ("compiler", "cuda"):
+        assert "pure-Python" in run(f"from detectron2 import _C; print(_C.get_{name}_version())")
+    assert run("from detectron2 import _C; print(_C.has_cuda())") == "False"
 
 
-@pytest.mark.parametrize("renames_before_the_kill", [0, 1, 2, 3])
-def test_cut_short_it_leaves_no_half_package_and_can_be_repeated(
-    archive: Path,
-    site_packages: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    renames_before_the_kill: int,
-) -> None:
-    install_detectron2.lay_in(archive, site_packages)
-    real_rename, done = os.rename, []
-
-    def rename(source: Path, target: Path) -> None:
-        if len(done) == renames_before_the_kill:
-            raise KeyboardInterrupt
-        done.append(source)
-        real_rename(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", rename)
-        with pytest.raises(KeyboardInterrupt):
-            install_detectron2.lay_in(archive, site_packages)
-    package = site_packages / "detectron2"
-    assert package.exists() == (renames_before_the_kill == 0)
-    assert not package.exists() or (package / "data" / "mask.py").is_file()
-
-    (site_packages / f"{install_detectron2.STAGING_PREFIX}left").mkdir()
-    files, _ = install_detectron2.lay_in(archive, site_packages)
-    assert files == sum(path.is_file() for path in site_packages.rglob("*"))
-    assert len(list(site_packages.iterdir())) == 2
-
-
-def test_another_hash_is_refused(tmp_path: Path) -> None:
-    content = b"not the archive"
-    path = tmp_path / "archive.tar.gz"
-    path.write_bytes(content)
-    install_detectron2.verify_archive(path, hashlib.sha256(content).hexdigest())
-    with pytest.raises(InstallError, match="archive.tar.gz has SHA-256 .* was expected"):
-        install_detectron2.verify_archive(path)
-
-
-def test_wrong_archive_is_one_sentence_and_leaves_nothing(
+def test_another_hash_is_one_sentence_and_leaves_nothing(
     absent_detectron2: Path,
-    archive: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(install_detectron2, "pin_setuptools", lambda: "setuptools kept")
-    monkeypatch.setattr(install_detectron2, "download_archive", lambda folder: archive)
+    write_archive(tmp_path / "detectron2_cdo-0.5.tar.gz")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     assert install_detectron2.main() == 1
     error = capsys.readouterr().err
-    assert "SHA-256" in error and len(error.splitlines()) == 1
+    assert "DO NOT MATCH THE HASHES" in error and "find out where" in error
+    assert len(error.splitlines()) == 1
     assert not list(absent_detectron2.iterdir())
 
 
@@ -247,9 +230,6 @@ def test_offline_is_one_sentence_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(install_detectron2, "pin_setuptools", lambda: "setuptools kept")
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "no such folder"))
     assert install_detectron2.main() == 1
     error = capsys.readouterr().err
@@ -268,13 +248,13 @@ def test_offline_is_one_sentence_and_leaves_nothing(
     ],
 )
 def test_what_pip_says_decides_on_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip_error: str, remedy: str
+    monkeypatch: pytest.MonkeyPatch, pip_error: str, remedy: str
 ) -> None:
     stderr = f"WARNING: noise\n{pip_error}\n"
     failed = subprocess.CompletedProcess([], 1, "Collecting noise\n", stderr)
     monkeypatch.setattr(install_detectron2, "run_python", lambda *arguments: failed)
     with pytest.raises(InstallError) as caught:
-        install_detectron2.download_archive(tmp_path)
+        install_detectron2.run_pip("do it", "download")
     assert remedy in str(caught.value)
     assert pip_error.split(". ")[0] in str(caught.value)
     assert "noise" not in str(caught.value)
@@ -287,7 +267,7 @@ def test_bare_interpreter_is_told_what_to_do_first(bare_python: Path) -> None:
     assert not list(purelib(bare_python).iterdir())
 
 
-def test_one_that_imports_is_kept(bare_python: Path) -> None:
+def test_a_detectron2_that_imports_is_kept(bare_python: Path) -> None:
     package = purelib(bare_python) / "detectron2"
     for name in ("engine", "evaluation", "projects/point_rend"):
         (package / name).mkdir(parents=True)
@@ -298,7 +278,7 @@ def test_one_that_imports_is_kept(bare_python: Path) -> None:
     assert output.startswith("Kept: Detectron2 0.6 in ") and str(package) in output
 
 
-def test_one_that_does_not_import_is_not_replaced(bare_python: Path) -> None:
+def test_another_one_that_does_not_import_is_not_replaced(bare_python: Path) -> None:
     package = purelib(bare_python) / "detectron2"
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('built for another torch')\n")
@@ -308,12 +288,62 @@ def test_one_that_does_not_import_is_not_replaced(bare_python: Path) -> None:
     assert (package / "__init__.py").is_file()
 
 
-def test_a_damaged_one_of_our_own_may_be_replaced(archive: Path, site_packages: Path) -> None:
-    install_detectron2.lay_in(archive, site_packages)
-    package = site_packages / "detectron2"
-    install_detectron2.refuse_foreign(package, site_packages, "torn")
+def test_a_damaged_installation_by_this_script_may_be_replaced(
+    wheels: Path, bare_python: Path
+) -> None:
+    package = install_wheel(bare_python, wheels)
+    site_packages = package.parent
+    (metadata,) = site_packages.glob("detectron2-*.dist-info")
+
+    def refuse(folder: Path) -> None:
+        install_detectron2.refuse_foreign(str(folder), site_packages, "torn")
+
+    refuse(package)
     with pytest.raises(InstallError, match="torn"):
-        install_detectron2.refuse_foreign(site_packages / "other", site_packages, "torn")
-    (site_packages / install_detectron2.DIST_INFO / "INSTALLER").write_text("pip")
+        refuse(site_packages / "other")
+    shutil.rmtree(metadata)  # an interrupted one
+    refuse(package)
+    (package / "_C.py").unlink()
     with pytest.raises(InstallError, match="torn"):
-        install_detectron2.refuse_foreign(package, site_packages, "torn")
+        refuse(package)
+    # One of the former version of this script, which wrote its own metadata.
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: detectron2\nVersion: 0.5\nSummary: Detectron2 0.5 as pure "
+        "Python, laid in by PixelCLIP's tools/install_detectron2.py\n"
+    )
+    refuse(package)
+
+
+def test_pip_writes_the_sign_of_an_interrupted_installation_first(wheels: Path) -> None:
+    (wheel,) = wheels.glob("detectron2-0.5-*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        assert file.namelist()[0] == "detectron2/_C.py"
+
+
+def test_a_damaged_one_is_removed_before_its_successor_is_installed(
+    absent_detectron2: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package, metadata = (
+        absent_detectron2 / name for name in ("detectron2", "detectron2-0.5.dist-info")
+    )
+    commands = []
+
+    def run_pip(purpose: str, *arguments: str) -> None:
+        is_download = arguments[0] == "download"
+        commands.append((arguments[0], package.exists(), metadata.exists()))
+        if is_download:
+            write_archive(Path(arguments[arguments.index("-d") + 1]) / "archive.tar.gz")
+
+    for folder in (package, metadata):
+        folder.mkdir()
+        (folder / "old").touch()
+    monkeypatch.setattr(install_detectron2, "run_pip", run_pip)
+    assert install_detectron2.main() == 1  # nothing was installed, so it does not import
+    assert commands == [
+        ("install", True, True),
+        ("download", True, True),
+        ("wheel", True, True),
+        ("install", False, False),
+    ]
+    assert "it was installed but does not import" in capsys.readouterr().err

@@ -1,9 +1,14 @@
 """ADE20K with 150 classes: the validation set of the MIT Scene Parsing Benchmark."""
 
+from functools import partial
 from pathlib import Path
 
 from pixelclip.data.datasets.sem_seg_benchmark import IGNORE_LABEL, SemSegBenchmark
-from pixelclip.data.label_preparation import PreparationReport, prepare_label_folder
+from pixelclip.data.label_preparation import (
+    PreparationReport,
+    convert_label,
+    prepare_label_folder,
+)
 
 ADE20K_150 = SemSegBenchmark(
     name="ade20k_150_test_sem_seg",
@@ -24,4 +29,6 @@ def prepare_ade20k_150(root: Path, workers: int) -> PreparationReport:
 
     ``root`` holds ``ADEChallengeData2016``; see :func:`prepare_label_folder` for the rest.
     """
-    return prepare_label_folder(ADE20K_150, PUBLISHED_LABEL_FOLDER, TRAIN_IDS, root, workers)
+    folders = ADE20K_150.image_folder, PUBLISHED_LABEL_FOLDER, ADE20K_150.label_folder
+    convert = partial(convert_label, train_ids=TRAIN_IDS)
+    return prepare_label_folder(ADE20K_150.name, folders, convert, root, workers)

@@ -1,17 +1,12 @@
 """Cityscapes with 19 classes: the validation images with fine annotations, under Detectron2's name.
 
-Detectron2 registers this data set itself. Its entry is replaced by one that differs in two points:
-the root is looked up when the data set is used, not at the time of import; and the polygons, from
-which Detectron2 only takes the sizes of the images, may be absent. The name, the class names, the
-kind of evaluation and the label files are Detectron2's.
+Our entry replaces Detectron2's own and differs in two points: the root is looked up when the data
+set is used, not at import, and the polygons, of which only the sizes are used, may be absent.
 """
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from pixelclip.data.datasets.sem_seg_benchmark import (
-    SemSegBenchmark,
-    register_sem_seg_benchmark,
-)
+from pixelclip.data.datasets.sem_seg_benchmark import SemSegBenchmark, register_sem_seg_benchmark
 
 CITYSCAPES_19 = SemSegBenchmark(
     name="cityscapes_fine_sem_seg_val",
@@ -30,7 +25,7 @@ CITYSCAPES_19 = SemSegBenchmark(
 
 
 def register_cityscapes() -> None:
-    """Register Cityscapes in place of Detectron2's own entry; somebody else's entry stays."""
+    """Register Cityscapes in place of Detectron2's own entry; another project's entry stays."""
     name = CITYSCAPES_19.name
     if name in DatasetCatalog and DatasetCatalog[name].__module__.startswith("detectron2."):
         DatasetCatalog.remove(name)

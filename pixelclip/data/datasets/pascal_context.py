@@ -1,12 +1,10 @@
 """PASCAL Context, validation set: 59 classes, and 60 with everything else as background.
 
-The annotations are published as one JSON file with a run-length code per region. The labels below
-are what its publishers' tool draws: the regions one after the other, a later one over an earlier.
+The publishers' tool draws the labels so: one region after the other, a later one over an earlier.
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelclip.data.datasets.sem_seg_benchmark import (
-    IGNORE_LABEL,
-    SemSegBenchmark,
-    require_layout,
-)
+from pixelclip.data.datasets.sem_seg_benchmark import IGNORE_LABEL, SemSegBenchmark, require_layout
 from pixelclip.data.label_preparation import (
     LabelFileError,
     LabelTask,
@@ -28,14 +22,13 @@ from pixelclip.data.label_preparation import (
     read_image_size,
 )
 from pixelclip.data.rle import RLEError, sample_masks
-from pixelclip.utils.atomic_write import atomic_writer
+from pixelclip.utils.atomic_write import write_text
 
 ANNOTATIONS = "VOCdevkit/VOC2010/trainval_merged.json"
 IMAGE_FOLDER = "VOCdevkit/VOC2010/JPEGImages"
 # Of the 10,103 images of the JSON, those of its "val" phase. VOC2010/ImageSets/Segmentation/val.txt
 # is another, smaller set.
 IMAGE_LIST = "VOCdevkit/VOC2010/annotations_detectron2/context_val.txt"
-BACKGROUND_INDEX = 59
 
 PASCAL_CONTEXT_59 = SemSegBenchmark(
     name="context_59_test_sem_seg",
@@ -45,14 +38,13 @@ PASCAL_CONTEXT_59 = SemSegBenchmark(
     label_folder="VOCdevkit/VOC2010/annotations_detectron2/context_59_val",
     prepare_template="python datasets/prepare_pascal_context.py --root {root}",
     image_list=IMAGE_LIST,
-    has_prepared_list=True,
 )
 PASCAL_CONTEXT_60 = replace(
     PASCAL_CONTEXT_59,
     name="context_60_test_sem_seg",
     vocabulary="pascal_context_60",
     label_folder="VOCdevkit/VOC2010/annotations_detectron2/context_60_val",
-    background_index=BACKGROUND_INDEX,
+    background_index=59,
 )
 
 # fmt: off
@@ -65,56 +57,36 @@ CATEGORY_IDS = (
 # fmt: on
 TRAIN_IDS = {category_id: train_id for train_id, category_id in enumerate(CATEGORY_IDS)}
 
+# Category id and run-length code of each region of an image, in drawing order.
 Regions = list[tuple[int, dict[str, Any]]]
-"""Category id and run-length code of the regions of one image, in drawing order."""
 
 
 def prepare_pascal_context(root: Path, workers: int) -> PreparationReport:
     """Write the label PNGs of Context-59 and of Context-60, and the list of their images.
 
-    Args:
-        root: the folder that holds ``VOCdevkit``.
-        workers: how many files are worked on at a time, at least 1.
-
-    Returns:
-        What was done, with two labels for each image.
+    ``root`` holds ``VOCdevkit``; see
+    :func:`pixelclip.data.label_preparation.prepare_label_folder` for the rest.
 
     Raises:
-        FileNotFoundError: the published layout is not there.
-        ValueError: ``trainval_merged.json`` is no JSON, or not of the published form.
-        OSError: a file cannot be written.
+        ValueError: ``trainval_merged.json`` is not of the published form.
     """
     require_layout("PASCAL Context", root, [ANNOTATIONS, IMAGE_FOLDER])
     print(f"Reading {root / ANNOTATIONS}, which takes a while ...")
-    regions = read_regions(root / ANNOTATIONS)
-
-    def prepare(benchmark: SemSegBenchmark, everything_else: int) -> PreparationReport:
-        images, labels = root / IMAGE_FOLDER, root / benchmark.label_folder
-        tasks = [
-            LabelTask(images / f"{name}.jpg", root / ANNOTATIONS, labels / f"{name}.png")
-            for name in regions
-        ]
-        draw = partial(_draw_task, regions=regions, everything_else=everything_else)
-        return prepare_files(tasks, draw, workers)
-
-    report = prepare(PASCAL_CONTEXT_59, IGNORE_LABEL) + prepare(PASCAL_CONTEXT_60, BACKGROUND_INDEX)
-    with atomic_writer(root / IMAGE_LIST) as file:
-        file.write("".join(f"{name}\n" for name in regions).encode())
+    regions = _read_regions(root / ANNOTATIONS)
+    tasks = []
+    for benchmark in (PASCAL_CONTEXT_59, PASCAL_CONTEXT_60):
+        rest = benchmark.background_index or IGNORE_LABEL
+        for name in regions:
+            image, label = (f"{IMAGE_FOLDER}/{name}.jpg", f"{benchmark.label_folder}/{name}.png")
+            draw = partial(_draw_task, regions=regions[name], everything_else=rest)
+            tasks.append(LabelTask(root / image, root / ANNOTATIONS, root / label, draw))
+    report = prepare_files(tasks, workers)
+    write_text(root / IMAGE_LIST, "".join(f"{name}\n" for name in regions))
     return report
 
 
-def read_regions(path: Path) -> dict[str, Regions]:
-    """Read the regions of all validation images out of ``trainval_merged.json``.
-
-    Args:
-        path: the file; all of it is held in memory while it is read.
-
-    Returns:
-        The regions by image name (without suffix), sorted; an image may have none.
-
-    Raises:
-        ValueError: the file is no JSON or not of the published form, or has no validation image.
-    """
+def _read_regions(path: Path) -> dict[str, Regions]:
+    """Read the regions of all validation images, by name, out of ``trainval_merged.json``."""
     try:
         content = json.loads(path.read_bytes())
         by_id: dict[int, Regions] = defaultdict(list)
@@ -126,23 +98,19 @@ def read_regions(path: Path) -> dict[str, Regions]:
         raise ValueError(
             f"{path} is not of the published form ({type(error).__name__}: {error}); expected an "
             "object with 'images' (image_id, file_name, phase) and 'annos_segmentation' "
-            "(image_id, category_id, segmentation). Download it anew."
+            "(image_id, category_id, segmentation). Download it again."
         ) from error
     if not regions:
-        raise ValueError(f"{path} has no image of the phase 'val'. Download it anew.")
+        raise ValueError(f"{path} has no image of the phase 'val'. Download it again.")
     return dict(sorted(regions.items()))
 
 
 def draw_label(regions: Regions, size: tuple[int, int], everything_else: int) -> np.ndarray:
-    """Draw the label of an image.
-
-    Args:
-        regions: in drawing order.
-        size: (height, width) of the image.
-        everything_else: value of the pixels of other categories or of none.
+    """Draw the label of an image of a size (height, width).
 
     Returns:
-        (height, width) uint8 of train ids 0..58 and ``everything_else``.
+        (height, width) uint8: train ids 0..58, and ``everything_else`` in pixels of other
+        categories or none.
 
     Raises:
         RLEError: a run-length code is malformed or of another size.
@@ -156,10 +124,9 @@ def draw_label(regions: Regions, size: tuple[int, int], everything_else: int) ->
     return label
 
 
-def _draw_task(task: LabelTask, regions: Mapping[str, Regions], everything_else: int) -> bytes:
+def _draw_task(task: LabelTask, regions: Regions, everything_else: int) -> bytes:
     width, height = read_image_size(task.image)
     try:
-        label = draw_label(regions[task.target.stem], (height, width), everything_else)
+        return encode_label(draw_label(regions, (height, width), everything_else))
     except RLEError as error:
         raise LabelFileError(f"{task.source}: {task.image.name}: {error}") from error
-    return encode_label(label)

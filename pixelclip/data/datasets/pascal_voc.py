@@ -1,6 +1,7 @@
 """PASCAL VOC 2012, the segmentation validation set: VOC-20, and VOC-21 with the background."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pixelclip.data.datasets.sem_seg_benchmark import (
@@ -11,9 +12,9 @@ from pixelclip.data.datasets.sem_seg_benchmark import (
 )
 from pixelclip.data.label_preparation import (
     PreparationReport,
+    convert_label,
     label_tasks,
-    make_label_table,
-    prepare_labels,
+    prepare_files,
 )
 
 IMAGE_LIST = "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"
@@ -36,15 +37,14 @@ PASCAL_VOC_21 = replace(
     label_folder="VOCdevkit/VOC2012/annotations_detectron2_background",
     background_index=BACKGROUND_INDEX,
 )
-# The official archive has the first, as palette images. The second exists in several versions, all
-# grayscale; some of them hold other labels than the benchmark's for the validation images, or none,
-# so it only serves where the first is absent.
+# The first is the official archive's, as palette images. The second has several versions, some of
+# them with other labels or none for the validation images: it only serves without the first.
 PUBLISHED_LABEL_FOLDERS = (
     "VOCdevkit/VOC2012/SegmentationClass",
     "VOCdevkit/VOC2012/SegmentationClassAug",
 )
 
-# 0 is background, 255 the undecided rim of an object.
+# 0 is background, 255 the undecided border of an object.
 _TRAIN_IDS_OF_OBJECTS = {255: IGNORE_LABEL} | {value: value - 1 for value in range(1, 21)}
 TRAIN_IDS_20 = {0: IGNORE_LABEL} | _TRAIN_IDS_OF_OBJECTS
 TRAIN_IDS_21 = {0: BACKGROUND_INDEX} | _TRAIN_IDS_OF_OBJECTS
@@ -53,25 +53,18 @@ TRAIN_IDS_21 = {0: BACKGROUND_INDEX} | _TRAIN_IDS_OF_OBJECTS
 def prepare_pascal_voc(root: Path, workers: int) -> PreparationReport:
     """Write the label PNGs of VOC-20 and of VOC-21, for the images of ``val.txt``.
 
-    Args:
-        root: the folder that holds ``VOCdevkit``.
-        workers: how many files are worked on at a time, at least 1.
-
-    Returns:
-        What was done, with two labels for each image.
+    ``root`` holds ``VOCdevkit``; see
+    :func:`pixelclip.data.label_preparation.prepare_label_folder` for the rest.
 
     Raises:
-        FileNotFoundError: the published layout is not there.
         ValueError: ``val.txt`` is empty or malformed.
-        OSError: a file cannot be written.
     """
     present = [folder for folder in PUBLISHED_LABEL_FOLDERS if (root / folder).exists()]
     published = (present or PUBLISHED_LABEL_FOLDERS)[0]
     require_layout("PASCAL VOC 2012", root, [IMAGE_FOLDER, IMAGE_LIST, published])
-    names, images = list_image_names(PASCAL_VOC_20, root), root / IMAGE_FOLDER
-
-    def prepare(benchmark: SemSegBenchmark, train_ids: dict[int, int]) -> PreparationReport:
-        tasks = label_tasks(names, images, root / published, root / benchmark.label_folder)
-        return prepare_labels(tasks, make_label_table(train_ids), workers)
-
-    return prepare(PASCAL_VOC_20, TRAIN_IDS_20) + prepare(PASCAL_VOC_21, TRAIN_IDS_21)
+    names = list_image_names(PASCAL_VOC_20, root)
+    tasks = []
+    for benchmark, ids in ((PASCAL_VOC_20, TRAIN_IDS_20), (PASCAL_VOC_21, TRAIN_IDS_21)):
+        folders = [root / folder for folder in (IMAGE_FOLDER, published, benchmark.label_folder)]
+        tasks += label_tasks(names, folders, partial(convert_label, train_ids=ids))
+    return prepare_files(tasks, workers)

@@ -83,8 +83,8 @@ def test_evaluation_of_the_labels_themselves_is_perfect(
         label[label == 255] = 0  # a prediction must be a class; void pixels do not count
         prediction = torch.nn.functional.one_hot(label, 150).permute(2, 0, 1)
         evaluator.process([record], [{"sem_seg": prediction}])
-    figures = evaluator.evaluate()["sem_seg"]
-    assert [figures[name] for name in ("mIoU", "mACC", "pACC")] == [100, 100, 100]
+    results = evaluator.evaluate()["sem_seg"]
+    assert [results[name] for name in ("mIoU", "mACC", "pACC")] == [100, 100, 100]
 
 
 def test_metadata_needs_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

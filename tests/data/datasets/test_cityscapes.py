@@ -64,7 +64,7 @@ def test_folders_follow_the_environment(
     assert metadata.image_dir == str(tmp_path / "cityscapes/leftImg8bit/val")
 
 
-def test_an_entry_of_somebody_else_stays(detectron2_entry: None) -> None:
+def test_an_entry_of_another_project_stays(detectron2_entry: None) -> None:
     DatasetCatalog.remove(NAME)
     DatasetCatalog.register(NAME, lambda: [{"file_name": "mine"}])
     register_cityscapes()

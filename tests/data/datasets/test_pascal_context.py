@@ -149,7 +149,7 @@ OTHER_FORMS = [
 @pytest.mark.parametrize("text", OTHER_FORMS, ids=lambda text: text[:30])
 def test_a_json_of_another_form_is_refused(context_root: Path, text: str) -> None:
     (context_root / ANNOTATIONS).write_text(text)
-    with pytest.raises(ValueError, match=r"trainval_merged\.json .* Download it anew"):
+    with pytest.raises(ValueError, match=r"trainval_merged\.json .* Download it again"):
         prepare_pascal_context(context_root, workers=1)
     assert not (context_root / PASCAL_CONTEXT_59.label_folder).exists()
 

@@ -61,7 +61,7 @@ def test_background_is_the_last_class_of_voc_21() -> None:
     assert PASCAL_VOC_21.class_names == (*PASCAL_VOC_20.class_names, "background")
 
 
-def test_indices_of_the_listed_images_are_converted_not_colours(voc_root: Path) -> None:
+def test_indices_of_the_listed_images_are_converted_not_colors(voc_root: Path) -> None:
     report = prepare_pascal_voc(voc_root, workers=2)
     assert (report.written, report.skipped, report.problems) == (6, 0, ())
     prepared = sorted((voc_root / PREPARED).iterdir())
@@ -73,7 +73,7 @@ def test_indices_of_the_listed_images_are_converted_not_colours(voc_root: Path) 
         assert np.array_equal(with_background, _expected(published, background=20))
 
 
-def test_a_broken_label_is_one_problem(voc_root: Path) -> None:
+def test_a_damaged_label_is_one_problem(voc_root: Path) -> None:
     (voc_root / PUBLISHED_LABEL_FOLDERS[0] / "2007_000002.png").write_bytes(b"no label")
     report = prepare_pascal_voc(voc_root, workers=2)
     assert (report.written, len(report.problems)) == (4, 1)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from pixelclip.data.datasets.ade20k_150 import ADE20K_150, PUBLISHED_LABEL_FOLDER
-from pixelclip.data.datasets.coco_stuff import COCO_STUFF_171
-from pixelclip.data.datasets.coco_stuff_masks import PREPARE_TEMPLATE, mask_folder
+from pixelclip.data.datasets.coco_stuff import COCO_STUFF_171, MASK_FOLDERS, MASKS_TEMPLATE
 from pixelclip.data.datasets.pascal_context import PASCAL_CONTEXT_59
 from pixelclip.data.datasets.pascal_voc import PASCAL_VOC_20
 from pixelclip.data.datasets.sem_seg_benchmark import SemSegBenchmark
@@ -75,19 +74,38 @@ def test_a_wrong_root_is_refused_by_saying_what_was_looked_for(
 def test_the_masks_of_a_split_are_prepared(
     coco_stuff_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    python, script, *options = (PREPARE_TEMPLATE + "val2017").split()
+    python, script, *options = (MASKS_TEMPLATE + "val2017").split()
     assert (python, options) == ("python", ["--root", "{root}", "--split", "val2017"])
     command = [str(REPOSITORY / script), "--root", str(coco_stuff_root)]
     assert _run([*command, "--split", "val2017"], monkeypatch) == 0
-    assert len(list((coco_stuff_root / mask_folder("val2017")).iterdir())) == 4
+    assert len(list((coco_stuff_root / MASK_FOLDERS[2] / "val2017").iterdir())) == 4
     assert _run(command, monkeypatch) == 1
     assert "missing: coco-stuff/images/train2017" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("workers", "code"), [("0", 1), ("-1", 1), ("two", 2)])
+def test_a_number_of_workers_that_makes_no_sense_is_refused(
+    workers: str, code: int, ade_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = _command(ADE20K_150, "--root", str(ade_root), "--workers", workers)
+    assert _run(command, monkeypatch) == code
+    assert not list(ade_root.rglob("annotations_detectron2/**/*.png"))
+
+
+def test_arguments_are_parsed_before_anything_is_imported() -> None:
+    scripts = [path.stem for path in (REPOSITORY / "datasets").glob("prepare_*.py")]
+    code = f"import sys, check_datasets, {', '.join(scripts)}; print(*sys.modules)"
+    folders = os.pathsep.join(str(REPOSITORY / folder) for folder in ("datasets", "tools"))
+    environment = os.environ | {"PYTHONPATH": folders}
+    output = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert len(scripts) == 6
+    assert not {"torch", "numpy", "detectron2", "pixelclip"} & set(output.split())
+
+
 @pytest.mark.slow
-def test_a_broken_label_is_named_and_the_exit_code_is_one(ade_root: Path) -> None:
-    broken = ade_root / PUBLISHED_LABEL_FOLDER / "ADE_val_00000002.png"
-    broken.write_bytes(broken.read_bytes()[:100])
+def test_a_damaged_label_is_named_and_the_exit_code_is_one(ade_root: Path) -> None:
+    damaged = ade_root / PUBLISHED_LABEL_FOLDER / "ADE_val_00000002.png"
+    damaged.write_bytes(damaged.read_bytes()[:100])
     command = _command(ADE20K_150, "--root", str(ade_root), "--workers", "1")
     search_path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
@@ -99,6 +117,6 @@ def test_a_broken_label_is_named_and_the_exit_code_is_one(ade_root: Path) -> Non
         timeout=600,
     )
     assert done.returncode == 1
-    assert str(broken) in done.stderr
+    assert str(damaged) in done.stderr
     assert "Traceback" not in done.stderr
     assert "4 labels written, 0 were finished before, 1 could not be prepared" in done.stdout

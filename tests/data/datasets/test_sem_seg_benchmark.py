@@ -148,7 +148,7 @@ def test_registration_is_lazy_and_may_be_repeated(
     assert len(DatasetCatalog.get(benchmark.name)) == 5
 
 
-def test_a_name_that_somebody_took_stays_theirs(benchmark: SemSegBenchmark) -> None:
+def test_a_name_that_is_taken_is_not_replaced(benchmark: SemSegBenchmark) -> None:
     DatasetCatalog.register(benchmark.name, lambda: [{"file_name": "mine"}])
     MetadataCatalog.get(benchmark.name).set(stuff_classes=["mine"])
     register_sem_seg_benchmark(benchmark)

@@ -12,11 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
-from pixelclip.data.datasets.sem_seg_folder import (
-    read_description,
-    register_sem_seg_folder,
-    register_sem_seg_folders,
-)
+from pixelclip.data.datasets import register_sem_seg_folder, register_sem_seg_folders
 
 CAMVID = Path(__file__).resolve().parents[3] / "configs/datasets/camvid.yaml"
 NAME = "own_sem_seg"
@@ -80,7 +76,7 @@ def test_relative_folders_are_below_the_root(
 def test_a_missing_label_is_named(folders: tuple[Path, Path]) -> None:
     register_sem_seg_folder(NAME, *folders, CLASSES)
     (folders[1] / "sub/c.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 3 .* sub/c\.png.*Put a label"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 .* sub/c\.png.*Add them there"):
         DatasetCatalog.get(NAME)
 
 
@@ -143,7 +139,7 @@ def test_description_files(
         ("", "got NoneType"),
         ("[1, 2]", "got list"),
         ("{", "cannot be read"),
-        ("name: a\nimages: b\nlabels: c\n", "expected the keys classes, images, labels, name"),
+        ("name: a\nimages: b\nlabels: c\n", "expected the keys name, images, labels, classes"),
         ("name: a\nimages: b\nlabels: c\nclasses: [x]\nignore: 3\n", "ignore;.*expected the keys"),
         ("name: 3\nimages: b\nlabels: c\nclasses: [x]\n", "name is 3"),
         ("name: a\nimages: b\nlabels: c\nclasses: [no]\n", "must be a string, got bool"),
@@ -165,16 +161,16 @@ def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         register_sem_seg_folders([tmp_path / "nowhere.yaml"])
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     (tmp_path / "own.yaml").write_text("name: a\nimages: b\nlabels: c\nclasses: names.json\n")
-    with pytest.raises(FileNotFoundError, match=r"names\.json does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"No such file .*names\.json"):
         register_sem_seg_folders([tmp_path / "own.yaml"])
 
 
 def test_camvid(copy_real: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     root = copy_real("camvid")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
-    description = read_description(CAMVID)
-    assert description["class_names"] == json.loads((root / "camvid/classes.json").read_text())
     (name,) = register_sem_seg_folders([CAMVID])
+    class_names = json.loads((root / "camvid/classes.json").read_text())
+    assert MetadataCatalog.get(name).stuff_classes == class_names
     records = DatasetCatalog.get(name)
     assert len(records) == len(list((root / "camvid/images/val").iterdir()))
     for record in records[::20]:

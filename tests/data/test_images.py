@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from pixelclip.data.image_reading import ImageReadError, Photograph, read_rgb_image
-from tests.data.sa1b_files import image_bytes, random_photograph
+from pixelclip.data.images import ImageFile, ImageReadError, read_rgb_image, to_rgb_pixels
+from tests.data.sa1b_files import image_bytes, random_image
 
-PIXELS = random_photograph(seed=0, height=12, width=20)
+PIXELS = random_image(seed=0, height=12, width=20)
 
 
 def saved(image: Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
@@ -57,7 +58,7 @@ def test_one_bit() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0, 128, 255])
-def test_transparency_is_dropped_and_the_colours_are_kept(alpha: int) -> None:
+def test_transparency_is_dropped_and_the_colors_are_kept(alpha: int) -> None:
     layer = np.full((12, 20, 1), alpha, np.uint8)
     rgba = Image.fromarray(np.concatenate([PIXELS, layer], axis=2))
     np.testing.assert_array_equal(read_rgb_image(saved(rgba)), PIXELS)
@@ -108,17 +109,17 @@ def without_adobe_segment(jpeg: bytes) -> bytes:
 
 
 def test_cmyk_jpeg_with_and_without_adobe_inversion() -> None:
-    photograph = Image.fromarray(random_photograph(1, 64, 64)).resize((4, 4)).resize((64, 64))
-    cmyk = photograph.convert("CMYK")
+    image_file = Image.fromarray(random_image(1, 64, 64)).resize((4, 4)).resize((64, 64))
+    cmyk = image_file.convert("CMYK")
     adobe = saved(cmyk, "JPEG", quality=95)
     # Pillow stores the inverse of what it is given; without Adobe's segment, that means the values.
     plain = without_adobe_segment(saved(ImageChops.invert(cmyk), "JPEG", quality=95))
     for data in (adobe, plain):
-        difference = read_rgb_image(data).astype(int) - np.asarray(photograph)
+        difference = read_rgb_image(data).astype(int) - np.asarray(image_file)
         assert np.abs(difference).mean() < 4
 
 
-def test_multi_picture_jpeg_gives_its_first_picture() -> None:
+def test_multi_picture_jpeg_gives_its_first_image() -> None:
     first, second = Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1])
     data = saved(first, "MPO", save_all=True, append_images=[second])
     np.testing.assert_array_equal(read_rgb_image(data), read_rgb_image(saved(first, "JPEG")))
@@ -145,7 +146,7 @@ def test_exif_orientation_is_applied(orientation: int, image_format: str) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_broken_exif_leaves_the_image_as_it_is() -> None:
+def test_corrupt_exif_leaves_the_image_as_it_is() -> None:
     data = image_bytes(PIXELS, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff\x00\x01")
     np.testing.assert_array_equal(read_rgb_image(data), read_rgb_image(image_bytes(PIXELS)))
 
@@ -160,17 +161,17 @@ def bomb() -> bytes:
         (b"", "is empty"),
         (
             b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
-            "no image in one of the formats",
+            "not an image in one of the formats",
         ),
-        (b"\xff\xd8\xff", "no image in one of the formats"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF", "no image"),
+        (b"\xff\xd8\xff", "not an image in one of the formats"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF", "not an image"),
         (image_bytes(PIXELS)[:-40], "truncated"),
         (image_bytes(PIXELS, "PNG")[:-40], "cannot be decoded"),
         (bomb(), "decompression bomb"),
     ],
     ids=["empty", "html", "three bytes", "eps", "cut jpeg", "cut png", "bomb"],
 )
-def test_what_is_no_whole_image_gets_one_kind_of_error(data: bytes, sentence: str) -> None:
+def test_what_is_not_a_whole_image_gets_one_kind_of_error(data: bytes, sentence: str) -> None:
     with pytest.raises(ImageReadError, match=sentence):
         read_rgb_image(data)
 
@@ -201,17 +202,17 @@ def test_random_damage_reads_or_raises_the_one_error(seed: int) -> None:
 def test_a_jpeg_is_decoded_at_the_smallest_wanted_scale(
     min_scale: float, expected: float, size: tuple[int, int]
 ) -> None:
-    pixels = random_photograph(0, *size)
+    pixels = random_image(0, *size)
     data = image_bytes(pixels, quality=95)
-    photograph = Photograph(data)
-    assert photograph.size == size
-    image, scale = photograph.decode(min_scale)
+    image_file = ImageFile(data)
+    assert image_file.size == size
+    image, scale = image_file.decode(min_scale)
     # A side of few pixels cannot be halved so often.
     assert scale == expected or (scale > expected and min(size) < 9)
     assert image.mode == "RGB"
     assert (image.height, image.width) == tuple(math.ceil(side * scale) for side in size)
     if min(size) >= 61:
-        # The half-sized picture is about the mean of each 2x2 pixels, and so on.
+        # The half-sized image is about the mean of each 2x2 pixels, and so on.
         step = round(1 / scale)
         rows, columns = (side // step * step for side in size)
         blocks = read_rgb_image(data)[:rows, :columns].astype(float)
@@ -222,7 +223,7 @@ def test_a_jpeg_is_decoded_at_the_smallest_wanted_scale(
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "BMP"])
 def test_other_formats_are_decoded_in_full(image_format: str) -> None:
-    image, scale = Photograph(image_bytes(PIXELS, image_format)).decode(0.1)
+    image, scale = ImageFile(image_bytes(PIXELS, image_format)).decode(0.1)
     assert scale == 1.0
     assert (image.height, image.width) == PIXELS.shape[:2]
 
@@ -230,16 +231,111 @@ def test_other_formats_are_decoded_in_full(image_format: str) -> None:
 def test_a_turned_jpeg_is_decoded_in_full_and_its_size_is_the_upright_one() -> None:
     exif = Image.Exif()
     exif[274] = 6
-    photograph = Photograph(image_bytes(PIXELS, "JPEG", exif=exif))
-    assert photograph.size == PIXELS.shape[1::-1]
-    image, scale = photograph.decode(0.1)
+    image_file = ImageFile(image_bytes(PIXELS, "JPEG", exif=exif))
+    assert image_file.size == PIXELS.shape[1::-1]
+    image, scale = image_file.decode(0.1)
     assert scale == 1.0
-    assert (image.height, image.width) == photograph.size
+    assert (image.height, image.width) == image_file.size
 
 
 @pytest.mark.parametrize("min_scale", [1.0, 0.25])
 def test_a_truncated_jpeg_is_found_when_it_is_decoded(min_scale: float) -> None:
-    data = image_bytes(random_photograph(0, 64, 64))
-    photograph = Photograph(data[:-300])
+    data = image_bytes(random_image(0, 64, 64))
+    image_file = ImageFile(data[:-300])
     with pytest.raises(ImageReadError, match="truncated"):
-        photograph.decode(min_scale)
+        image_file.decode(min_scale)
+
+
+SMALL = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        SMALL,
+        SMALL.astype(np.float64) + 0.3,
+        SMALL.astype(np.int64),
+        torch.from_numpy(SMALL).permute(2, 0, 1),
+        torch.from_numpy(SMALL).permute(2, 0, 1).float().requires_grad_(),
+        torch.from_numpy(SMALL).permute(2, 0, 1).short(),
+        Image.fromarray(SMALL),
+    ],
+    ids=["bytes", "floats", "integers", "tensor", "float tensor", "short tensor", "PIL"],
+)
+def test_all_kinds_give_the_same_pixels(image):
+    if isinstance(image, np.ndarray) and image.dtype == np.float64:
+        image = np.minimum(image, 255)
+    pixels = to_rgb_pixels(image)
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels, SMALL)
+
+
+def test_bgr_is_turned_but_not_for_images_that_know_their_order():
+    assert np.array_equal(to_rgb_pixels(SMALL, "BGR"), SMALL[:, :, ::-1])
+    tensor = torch.from_numpy(SMALL).permute(2, 0, 1)
+    assert np.array_equal(to_rgb_pixels(tensor, "BGR"), SMALL[:, :, ::-1])
+    assert np.array_equal(to_rgb_pixels(Image.fromarray(SMALL), "BGR"), SMALL)
+
+
+def test_gray_images_get_three_equal_channels():
+    gray = SMALL[:, :, 0]
+    for image in (gray, Image.fromarray(gray)):
+        pixels = to_rgb_pixels(image)
+        assert pixels.shape == (5, 7, 3)
+        assert all(np.array_equal(pixels[:, :, channel], gray) for channel in range(3))
+
+
+def test_bfloat16_is_read():
+    tensor = torch.full((3, 2, 2), 200.0, dtype=torch.bfloat16)
+    assert (to_rgb_pixels(tensor) == 200).all()
+
+
+def test_a_pil_image_stays_as_it_is(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(SMALL).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        assert to_rgb_pixels(image).shape == (7, 5, 3)
+        assert image.size == (7, 5)
+
+
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        (SMALL[None], r"\(1, 5, 7, 3\).*as a list"),
+        (np.zeros((5, 7, 4), np.uint8), r"alpha channel"),
+        (SMALL.transpose(2, 0, 1), r"transpose\(1, 2, 0\)"),
+        (np.zeros((0, 7, 3), np.uint8), "no pixels: 0 x 7"),
+        (np.zeros((5, 7, 3), bool), "type bool"),
+        (np.full((5, 7, 3), 300), "span 300 to 300"),
+        (np.full((5, 7, 3), -1.0), "expected uint8"),
+        (np.full((5, 7, 3), np.nan), "span nan"),
+        (SMALL / 255, "Multiply an image in 0..1 by 255"),
+        (np.array("photo.jpg"), r"shape \(\)"),
+        (torch.zeros(5, 7, 3), r"permute\(2, 0, 1\)"),
+        (torch.zeros(2, 3, 5, 7), "several images as a list"),
+        (torch.zeros(3, 0, 4), "no pixels"),
+        (torch.zeros(3, 5, 7, dtype=torch.complex64), "type complex64"),
+    ],
+)
+def test_bad_arrays_and_tensors_are_refused(image, problem):
+    with pytest.raises(ValueError, match=problem):
+        to_rgb_pixels(image)
+
+
+def test_bad_files_and_pil_images_are_refused(tmp_path):
+    Image.fromarray(SMALL).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    for image in (tmp_path / "cut.png", Image.open(tmp_path / "cut.png"), tmp_path / "none.png"):
+        with pytest.raises(ImageReadError, match="cannot be decoded"):
+            to_rgb_pixels(image)
+    with pytest.raises(ImageReadError, match="floating-point"):
+        to_rgb_pixels(Image.new("F", (3, 3)))
+    with pytest.raises(ImageReadError, match="no pixels"):
+        to_rgb_pixels(Image.new("RGB", (0, 3)))
+
+
+@pytest.mark.parametrize("image", [None, 3, b"bytes", {"image": SMALL}])
+def test_what_is_not_an_image_is_refused(image):
+    with pytest.raises(TypeError, match=f"got {type(image).__name__}"):
+        to_rgb_pixels(image)

@@ -3,7 +3,7 @@
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from pixelclip.data.datasets.builtin import BENCHMARKS, register_all
+from pixelclip.data.datasets import BENCHMARKS, register_all
 from pixelclip.data.datasets.sem_seg_benchmark import SemSegBenchmark
 from pixelclip.data.vocabularies import get_vocabulary
 
