@@ -1,12 +1,13 @@
-"""PixelCLIP: open-vocabulary semantic segmentation learnt from unlabelled masks, on Detectron2.
+"""PixelCLIP: open-vocabulary semantic segmentation learned from unlabeled masks, on Detectron2.
 
-Importing it registers the meta-architecture, the backbone and the data sets with Detectron2.
+Importing it registers the meta-architecture, the backbone, the data sets and the applications.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from pixelclip.applications import register_applications
 from pixelclip.config import add_pixelclip_config
-from pixelclip.data.datasets.builtin import register_all
+from pixelclip.data.datasets import register_all
 from pixelclip.meta_arch import PixelCLIP
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["PixelCLIP", "Prediction", "Predictor", "add_pixelclip_config"]
 
 register_all()
+register_applications()
 
 
 def __getattr__(name: str) -> Any:

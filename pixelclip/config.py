@@ -1,10 +1,25 @@
-"""Every configuration key that PixelCLIP adds to Detectron2's."""
+"""Every configuration key that PixelCLIP adds to Detectron2's, and checks of their values."""
+
+import logging
+import math
+from typing import Any
 
 from detectron2.config import CfgNode
 
-# CLIP's normalisation of RGB images in 0..255.
+logger = logging.getLogger(__name__)
+
+# CLIP's normalization of RGB images in 0..255.
 CLIP_PIXEL_MEAN = (122.7709383, 116.7460125, 104.09373615)
 CLIP_PIXEL_STD = (68.5005327, 66.6321579, 70.3231630)
+
+# Former name and name of a key; configs with the former one keep working, with a warning.
+RENAMED_KEYS = (
+    ("DATALOADER.MAX_BROKEN_SHARE", "DATALOADER.MAX_CORRUPT_FRACTION"),
+    ("SOLVER.CHECKPOINTS_KEPT", "SOLVER.MAX_TO_KEEP"),
+)
+
+FINETUNE_POLICIES = ("attention", "full", "none")
+MASK_SOURCES = ("dataset", "dino")
 
 
 def add_pixelclip_config(cfg: CfgNode) -> None:
@@ -15,22 +30,24 @@ def add_pixelclip_config(cfg: CfgNode) -> None:
     cfg.MODEL.CLIP = _clip_config()
     cfg.MODEL.PIXELCLIP = _pixelclip_config()
     _add_test_config(cfg.TEST)
-    # Files that describe data sets of one's own, each a folder of images and one of labels.
+    # Files that describe your own data sets, each a folder of images and one of labels.
     cfg.DATASETS.SEM_SEG_FOLDERS = ()
-    # CLIP's own normalisation of RGB images in 0..255.
+    # CLIP's own normalization of RGB images in 0..255.
     cfg.MODEL.PIXEL_MEAN = list(CLIP_PIXEL_MEAN)
     cfg.MODEL.PIXEL_STD = list(CLIP_PIXEL_STD)
     cfg.INPUT.FORMAT = "RGB"
-    # SSD colour augmentation of the weak (teacher's) image.
+    # SSD color augmentation of the weak (teacher's) image.
     cfg.INPUT.COLOR_AUG_SSD = True
     # Decode a training JPEG at 1/2, 1/4 or 1/8 of its sides where its crop then still has at least
     # MODEL.CLIP.RESOLUTION pixels: faster, but the pixels differ a little.
     cfg.INPUT.REDUCED_JPEG_DECODING = False
-    # Share of broken records, among all that were read, above which training stops.
-    cfg.DATALOADER.MAX_BROKEN_SHARE = 0.2
+    # Fraction of corrupt records, among all that were read, above which training stops.
+    cfg.DATALOADER.MAX_CORRUPT_FRACTION = 0.2
     # Compile the image encoders and the mask decoder with torch.compile (needs a C++ compiler).
     cfg.MODEL.COMPILE = False
     _add_solver_config(cfg.SOLVER)
+    for old, _ in RENAMED_KEYS:
+        _set(cfg, old, None)
 
 
 def _add_solver_config(node: CfgNode) -> None:
@@ -42,8 +59,8 @@ def _add_solver_config(node: CfgNode) -> None:
     node.BASE_LR_END = 1e-4
     # Number of parts in which a process's images go through the model, one after the other.
     node.ACCUMULATION_STEPS = 1
-    # How many checkpoints to keep beside the final one, the latest ones; 0 for all.
-    node.CHECKPOINTS_KEPT = 0
+    # How many of a run's checkpoints to keep, the latest ones, next to the final one; 0 for all.
+    node.MAX_TO_KEEP = 0
     # Seconds that a process waits for the others, before a step and in any collective, until it
     # ends with an error.
     node.STEP_TIME_LIMIT = 1800.0
@@ -86,13 +103,13 @@ def _add_test_config(node: CfgNode) -> None:
     node.INFERENCE_MODE = "whole"
     # Side of a sliding window in pixels of the test image (after INPUT.MIN_SIZE_TEST).
     node.WINDOW_SIZE = 320
-    # Distance between neighbouring sliding windows in pixels.
+    # Distance between neighboring sliding windows in pixels.
     node.WINDOW_STRIDE = 160
     # Images that each process segments at a time.
     node.IMS_PER_BATCH = 1
     # Write all predicted label maps as Detectron2's JSON of run-length codes.
     node.SAVE_PREDICTIONS = False
-    # Average with the scores of the mirrored image.
+    # Average with the scores of the horizontally flipped image.
     node.FLIP = False
     # For data sets with a background class: pixels whose best cosine is below are background.
     node.BACKGROUND_THRESHOLD = -1.0
@@ -105,7 +122,7 @@ def _add_test_config(node: CfgNode) -> None:
     # Masks to classify, or those of MODEL.PIXELCLIP.TEST_MASKS "given": "ground_truth", or a folder
     # of SA-1B JSON files named like the images.
     node.MASKS = "ground_truth"
-    # Published results to stand beside ours, for example "ViT-B/16 SA-1B"; "" for none.
+    # Published results to show next to ours, for example "ViT-B/16 SA-1B"; "" for none.
     node.PUBLISHED_ROW = ""
 
 
@@ -117,7 +134,7 @@ def _pixelclip_config() -> CfgNode:
     node.PROMPT_LENGTH = 4
     # Text around the learnable tokens, which stand at "{}".
     node.PROMPT_TEMPLATE = "A photo of a {} in the scene"
-    # Set of prompt templates whose text features are averaged, before they are normalised, in
+    # Set of prompt templates whose text features are averaged, before they are normalized, in
     # training instead of PROMPT_TEMPLATE; "" for none.
     node.PROMPT_ENSEMBLE = ""
     # What stands for the clusters: "prompts", or for comparison "free_vectors" or "class_names".
@@ -129,7 +146,7 @@ def _pixelclip_config() -> CfgNode:
     node.ASSIGNMENT = "sinkhorn"
     # Factor on the cosines between mask features and cluster embeddings before Sinkhorn.
     node.ASSIGNMENT_SCALE = 100.0
-    # Number of Sinkhorn normalisation rounds.
+    # Number of Sinkhorn normalization rounds.
     node.SINKHORN_ITERS = 3
     # Share of the old teacher that each momentum update keeps; 0: the teacher is the student,
     # 1: it stays what it was.
@@ -141,6 +158,11 @@ def _pixelclip_config() -> CfgNode:
     node.MASK_SOURCE = "dataset"
     # What makes the masks with "dino".
     node.DINO = _dino_config()
+    _add_inference_config(node)
+    return node
+
+
+def _add_inference_config(node: CfgNode) -> None:
     # Set of prompt templates in which class names are embedded at inference.
     node.TEST_TEMPLATES = "imagenet_select"
     # (height, width) of the feature map on which classes are compared at inference.
@@ -152,4 +174,78 @@ def _pixelclip_config() -> CfgNode:
     node.TEST_MASK_MODEL = ""
     # See TEST_MASK_MODEL.
     node.TEST_MASK_WEIGHTS = ""
-    return node
+
+
+def take_renamed_keys(cfg: CfgNode) -> CfgNode:
+    """The config, or a copy in which values of former keys are those of the keys' present names."""
+    for old, new in RENAMED_KEYS:
+        value = _get(cfg, old)
+        if value is None:
+            continue
+        logger.warning("The config key %s is deprecated; use %s.", old, new)
+        is_frozen, cfg = cfg.is_frozen(), cfg.clone()
+        cfg.defrost()
+        _set(cfg, new, value)
+        _set(cfg, old, None)
+        if is_frozen:
+            cfg.freeze()
+    return cfg
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    section, name = key.split(".")
+    return cfg[section].get(name)
+
+
+def _set(cfg: CfgNode, key: str, value: Any) -> None:
+    section, name = key.split(".")
+    cfg[section][name] = value
+
+
+def check_model_config(cfg: CfgNode) -> None:
+    """Refuse values that no PixelCLIP model can be built with.
+
+    Raises:
+        ValueError: naming the key, its value and what was expected.
+    """
+    _check_sizes(cfg)
+    node = cfg.MODEL.PIXELCLIP
+    if node.SINKHORN_ITERS < 1 or not 0 < node.ASSIGNMENT_SCALE < math.inf:
+        raise ValueError(
+            f"MODEL.PIXELCLIP.SINKHORN_ITERS is {node.SINKHORN_ITERS} and ASSIGNMENT_SCALE "
+            f"{node.ASSIGNMENT_SCALE}; expected at least 1 and a positive number."
+        )
+    if len(cfg.MODEL.PIXEL_MEAN) != 3 or len(cfg.MODEL.PIXEL_STD) != 3:
+        raise ValueError(
+            f"MODEL.PIXEL_MEAN is {cfg.MODEL.PIXEL_MEAN} and PIXEL_STD {cfg.MODEL.PIXEL_STD}; "
+            "expected three values each."
+        )
+    if cfg.INPUT.FORMAT != "RGB":
+        raise ValueError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP takes 'RGB'.")
+    check_choice("MODEL.PIXELCLIP.MASK_SOURCE", node.MASK_SOURCE, MASK_SOURCES)
+    if node.DINO.NUM_MASKS < 1:
+        raise ValueError(
+            f"MODEL.PIXELCLIP.DINO.NUM_MASKS is {node.DINO.NUM_MASKS}; expected at least 1."
+        )
+    check_choice("MODEL.CLIP.FINETUNE", cfg.MODEL.CLIP.FINETUNE, FINETUNE_POLICIES)
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    node = cfg.MODEL.PIXELCLIP
+    for key, size in (
+        ("MODEL.CLIP.RESOLUTION", cfg.MODEL.CLIP.RESOLUTION),
+        ("MODEL.PIXELCLIP.MASK_RESOLUTION", node.MASK_RESOLUTION),
+        ("MODEL.PIXELCLIP.TEST_FEATURE_SIZE", node.TEST_FEATURE_SIZE),
+    ):
+        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            raise ValueError(f"{key} is {size}; expected (height, width), both positive integers.")
+
+
+def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the choices.
+
+    Raises:
+        ValueError: naming the key, the value and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{key} is {value!r}; it must be one of {', '.join(choices)}.")

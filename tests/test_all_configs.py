@@ -13,7 +13,7 @@ from .conftest import (
     SMALL_TRAINING,
     register_test_set,
     unregister_test_set,
-    write_photographs,
+    write_images,
 )
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
@@ -28,10 +28,10 @@ CONFIGS = sorted(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    write_photographs(folder / "photographs")
-    register_test_set(folder / "test_set", "pictures_for_all_configs")
+    write_images(folder / "images")
+    register_test_set(folder / "test_set", "images_for_all_configs")
     yield folder
-    unregister_test_set("pictures_for_all_configs")
+    unregister_test_set("images_for_all_configs")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(FOLDER).with_suffix("")))
@@ -40,14 +40,14 @@ def test_builds_trains_and_evaluates(path, data, tmp_path, monkeypatch, request)
     add_pixelclip_config(cfg)
     cfg.merge_from_file(str(path))
     kind = "convnext" if "convnext" in cfg.MODEL.CLIP.ARCH else "vit"
-    monkeypatch.setenv("SAM_DATASETS", str(data / "photographs"))
+    monkeypatch.setenv("SAM_DATASETS", str(data / "images"))
     cfg.merge_from_list(
         [
             *("MODEL.DEVICE", "cpu", "MODEL.CLIP.PRETRAINED", "", "OUTPUT_DIR", str(tmp_path)),
             *("MODEL.CLIP.ARCH", request.getfixturevalue(f"tiny_{kind}_json")),
             *("MODEL.PIXELCLIP.DINO.MODEL", "test_vit", "MODEL.PIXELCLIP.DINO.WEIGHTS", ""),
             *("MODEL.CLIP.RESOLUTION", (64, 64), "MODEL.PIXELCLIP.MASK_RESOLUTION", (32, 32)),
-            *("DATASETS.TRAIN", ("sa1b_train",), "DATASETS.TEST", ("pictures_for_all_configs",)),
+            *("DATASETS.TRAIN", ("sa1b_train",), "DATASETS.TEST", ("images_for_all_configs",)),
             *SMALL_TRAINING,
             *("SOLVER.MAX_ITER", 2),
         ]

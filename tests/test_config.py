@@ -4,6 +4,7 @@ import pytest
 from detectron2.config import get_cfg
 
 from pixelclip import add_pixelclip_config
+from pixelclip.config import RENAMED_KEYS, take_renamed_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("pixelclip_*.yaml"))
@@ -20,7 +21,7 @@ def leaves(node, prefix=""):
 def test_every_added_key_is_used_by_the_code():
     plain, ours = get_cfg(), get_cfg()
     add_pixelclip_config(ours)
-    added = sorted(set(leaves(ours)) - set(leaves(plain)))
+    added = sorted(set(leaves(ours)) - set(leaves(plain)) - {old for old, _ in RENAMED_KEYS})
     assert "MODEL.PIXELCLIP.MOMENTUM" in added
     assert "SOLVER.CLIP_MULTIPLIER" in added
     sources = [p.read_text() for p in (ROOT / "pixelclip").rglob("*.py") if p.name != "config.py"]
@@ -52,3 +53,15 @@ def test_configurations_merge_and_have_the_published_solver(path):
     assert ("dino" if is_dino else "dataset") == cfg.MODEL.PIXELCLIP.MASK_SOURCE
     dino = cfg.MODEL.PIXELCLIP.DINO
     assert (dino.MODEL, dino.NUM_MASKS) == ("vit_small_patch16_224.dino", 16)
+
+
+def test_former_keys_keep_working_with_a_warning(caplog):
+    cfg = get_cfg()
+    add_pixelclip_config(cfg)
+    cfg.merge_from_list(["SOLVER.CHECKPOINTS_KEPT", 3, "DATALOADER.MAX_BROKEN_SHARE", 0.1])
+    cfg.freeze()
+    taken = take_renamed_keys(cfg)
+    assert (taken.SOLVER.MAX_TO_KEEP, taken.DATALOADER.MAX_CORRUPT_FRACTION) == (3, 0.1)
+    assert taken.SOLVER.CHECKPOINTS_KEPT is None and taken.is_frozen()
+    assert "SOLVER.CHECKPOINTS_KEPT is deprecated; use SOLVER.MAX_TO_KEEP" in caplog.text
+    assert take_renamed_keys(taken) is taken

@@ -8,11 +8,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor
 
-from pixelclip.utils.atomic_write import atomic_writer
+from pixelclip.utils.atomic_write import atomic_writer, write_text
 
-# How names begin, ours and the published ones, tried in this order; None: the published file holds
-# more than is used.
-_BEGINNINGS: tuple[tuple[str | None, str], ...] = (
+# Prefixes of names, ours and the published ones, tried in this order; None: weights without use.
+_PREFIXES: tuple[tuple[str | None, str], ...] = (
     ("image_encoder.visual.", "sem_seg_head.predictor.clip_model.visual."),
     (None, "sem_seg_head.predictor.clip_model.logit_scale"),
     ("text_encoder.", "sem_seg_head.predictor.clip_model."),
@@ -30,10 +29,9 @@ TRAINING_PARTS = ("teacher.", "mask_decoder.")
 class PixelCLIPCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer for PixelCLIP models; strict, and safe against kills and bad files.
 
-    It reads our checkpoints and the published ones, only with ``weights_only``, and writes to a
-    temporary name first, so that a file under a checkpoint's name is always whole. A model in eval
-    mode also takes files for inference, which lack the teacher and the mask decoder (see
-    ``checkpoint_conversion.py``); these two are then zero.
+    It reads our checkpoints and the published ones, only with ``weights_only``, and writes complete
+    files or none. A model in eval mode also takes files for inference, which lack the teacher and
+    the mask decoder (see ``conversion.py``); these two are then zero.
     """
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -41,12 +39,12 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no checkpoint, or does not fit the model.
+            ValueError: the file is not a checkpoint, or does not fit the model.
         """
         if path and not os.path.isfile(self.path_manager.get_local_path(path)):
             raise FileNotFoundError(
-                f"The checkpoint {path!r} does not exist: check MODEL.WEIGHTS, or the file "
-                f"last_checkpoint in the output folder."
+                f"The checkpoint {path!r} does not exist: check MODEL.WEIGHTS, or the output "
+                "folder's file last_checkpoint."
             )
         return super().load(path, *args, **kwargs)
 
@@ -55,8 +53,7 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **kwargs}
-        for key, checkpointable in self.checkpointables.items():
-            data[key] = checkpointable.state_dict()
+        data.update((key, value.state_dict()) for key, value in self.checkpointables.items())
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
         with atomic_writer(path) as file:
@@ -65,8 +62,7 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the checkpoint that ``--resume`` continues from."""
-        with atomic_writer(os.path.join(self.save_dir, "last_checkpoint")) as file:
-            file.write(last_filename_basename.encode())
+        write_text(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         return read_checkpoint(filename)
@@ -80,8 +76,8 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
                     "decoder: start a training from the whole checkpoint, or call model.eval() "
                     "before loading."
                 )
-            unused = {n: torch.zeros_like(v) for n, v in expected.items() if _is_for_training(n)}
-            checkpoint["model"].update(unused)
+            unused = {n: v for n, v in expected.items() if n.startswith(TRAINING_PARTS)}
+            checkpoint["model"].update({n: torch.zeros_like(v) for n, v in unused.items()})
         _check_fit(checkpoint["model"], expected)
         return super()._load_model(checkpoint)
 
@@ -91,10 +87,9 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it is no checkpoint.
+        ValueError: it is not a checkpoint.
     """
-    with open(path, "rb"):  # what torch raises for a missing file looks like a damaged one
-        pass
+    open(path, "rb").close()  # what torch raises for a missing file looks like a damaged one
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors of many kinds
@@ -111,33 +106,26 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 def is_for_inference(weights: Mapping[str, Tensor]) -> bool:
     """Whether a model's weights, under our names, lack all that only training needs."""
     is_model = any(name.startswith("image_encoder.") for name in weights)
-    return is_model and not any(map(_is_for_training, weights))
-
-
-def _is_for_training(name: str) -> bool:
-    return name.startswith(TRAINING_PARTS)
+    return is_model and not any(name.startswith(TRAINING_PARTS) for name in weights)
 
 
 def rename_published_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the parameters of a published PixelCLIP checkpoint to ours.
+    """Rename the parameters of a published PixelCLIP checkpoint to ours; ours stay as they are.
 
-    Weights with our names pass unchanged. What the published file holds and the method does not
-    use (the teacher's text encoder, CLIP's temperature) is left out.
+    What the method does not use (the teacher's text encoder, CLIP's temperature) is left out.
 
     Raises:
         ValueError: the weights are not a dict from names to tensors.
     """
     if not isinstance(weights, Mapping) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ValueError("The checkpoint's 'model' is not a dict from names to tensors.")
-    renamed = {_rename(name): tensor for name, tensor in weights.items()}
-    return {name: tensor for name, tensor in renamed.items() if name is not None}
-
-
-def _rename(name: str) -> str | None:
-    for ours, published in _BEGINNINGS:
-        if name.startswith(published):
-            return None if ours is None else ours + name[len(published) :]
-    return name
+    renamed = {}
+    for name, tensor in weights.items():
+        matches = ((ours, theirs) for ours, theirs in _PREFIXES if name.startswith(theirs))
+        ours, theirs = next(matches, ("", ""))
+        if ours is not None:
+            renamed[ours + name.removeprefix(theirs)] = tensor
+    return renamed
 
 
 def published_name(name: str) -> str:
@@ -146,12 +134,12 @@ def published_name(name: str) -> str:
     Raises:
         ValueError: the published layout has no place for it.
     """
-    for ours, published in _BEGINNINGS:
+    for ours, published in _PREFIXES:
         if ours is not None and name.startswith(ours):
-            return published + name[len(ours) :]
+            return published + name.removeprefix(ours)
     raise ValueError(
-        f"The published layout has no place for {name!r}; it is for models of learnt class prompts "
-        "(MODEL.PIXELCLIP.CLUSTER_EMBEDDINGS 'prompts')."
+        f"The published layout has no place for {name!r}; it is for models with learned class "
+        "prompts (MODEL.PIXELCLIP.CLUSTER_EMBEDDINGS 'prompts')."
     )
 
 
@@ -165,14 +153,13 @@ def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
             if n in weights and weights[n].shape != expected[n].shape
         ],
     }
-    found = [
-        f"{len(names)} {problem}: {'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''}"
-        for problem, names in problems.items()
-        if names
-    ]
-    if found:
+    text = ""
+    for problem, names in problems.items():
+        if names:
+            more = "; ..." if len(names) > 3 else ""
+            text += f" {len(names)} parameters {problem}: {'; '.join(names[:3])}{more}."
+    if text:
         raise ValueError(
-            "The checkpoint does not fit this model. Parameters "
-            + ". Parameters ".join(found)
-            + ". Check MODEL.CLIP.ARCH, MODEL.PIXELCLIP.NUM_CLUSTERS and PROMPT_LENGTH."
+            f"The checkpoint does not fit this model.{text} Check MODEL.CLIP.ARCH, "
+            "MODEL.PIXELCLIP.NUM_CLUSTERS and PROMPT_LENGTH."
         )

@@ -1,4 +1,4 @@
-"""Checkpoints in other layouts: published, ours, or for inference only."""
+"""Convert checkpoints to other layouts: published, ours, or for inference only."""
 
 import os
 from collections.abc import Mapping
@@ -16,11 +16,6 @@ from pixelclip.checkpoint.checkpointer import (
 from pixelclip.utils.atomic_write import atomic_writer
 
 LAYOUTS = ("ours", "published", "inference")
-
-_PUBLISHED_CLIP = "sem_seg_head.predictor.clip_model."
-_PUBLISHED_TEACHER = "teacher_encoder."
-# CLIP's trained temperature, the logarithm of 100, which no part of the method uses.
-_LOGIT_SCALE = 4.6052
 
 
 @dataclass(frozen=True)
@@ -43,87 +38,68 @@ def convert_checkpoint(
 
     Args:
         source: a checkpoint, ours or a published one.
-        target: another file; what stands there is replaced when the new one is whole.
+        target: another file; what stands there is replaced when the new one is complete.
         layout: "ours" or "published", with all weights; or "inference": ours without teacher and
-            mask decoder, which evaluation and Predictor load as they load the others.
-        half: store floating-point weights in 16 bits; they are computed with in 32.
+            mask decoder, which evaluation and Predictor load like the others.
+        half: store floating-point weights in 16 bits; computations stay in 32.
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: an unknown layout, ``target`` is ``source``, a file that is no checkpoint of
+        ValueError: an unknown layout, ``target`` is ``source``, a file that is not a checkpoint of
             PixelCLIP, or one whose weights the layout or 16 bits cannot hold.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"The layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}.")
-    _check_files(source, target)
+    if os.path.exists(target) and os.path.samefile(source, target):
+        raise ValueError(f"{os.fspath(target)!r} is the source itself: choose another target.")
     checkpoint = read_checkpoint(os.fspath(source))
     weights = checkpoint.pop("model")
     _check_weights(os.fspath(source), weights, layout)
-    converted = _convert(weights, layout)
+    if layout == "published":
+        weights = _to_published(weights)
+    elif layout == "inference":
+        weights = {n: value for n, value in weights.items() if not n.startswith(TRAINING_PARTS)}
     if half:
-        converted = {name: _to_half(name, tensor) for name, tensor in converted.items()}
+        weights = {name: _to_half(name, tensor) for name, tensor in weights.items()}
     with atomic_writer(target) as file:
-        torch.save({"model": converted}, file)
-    return Conversion(
-        source_bytes=os.path.getsize(source),
-        target_bytes=os.path.getsize(target),
-        tensors=len(converted),
-        left_out=tuple(checkpoint),
-    )
-
-
-def _check_files(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    if os.path.exists(target) and os.path.samefile(source, target):
-        raise ValueError(f"{os.fspath(target)!r} is the source itself: choose another target.")
-    folder = os.path.dirname(os.path.abspath(target))
-    if os.path.isdir(target) or not os.path.isdir(folder):
-        raise ValueError(f"{os.fspath(target)!r} is a folder, or lies in none that exists.")
+        torch.save({"model": weights}, file)
+    sizes = os.path.getsize(source), os.path.getsize(target)
+    return Conversion(*sizes, tensors=len(weights), left_out=tuple(checkpoint))
 
 
 def _check_weights(source: str, weights: Mapping[str, Tensor], layout: str) -> None:
-    needed = ["image_encoder.", "text_encoder.", "class_prompts."]
-    if layout != "inference":
-        needed += TRAINING_PARTS
-    missing = [part for part in needed if not any(name.startswith(part) for name in weights)]
-    if not missing:
-        return
-    if is_for_inference(weights) and missing == list(TRAINING_PARTS):
+    if is_for_inference(weights) and layout != "inference":
         raise ValueError(
             f"{source!r} is for inference only, without teacher and mask decoder: convert the "
             f"checkpoint that it was made of to {layout!r}."
         )
-    raise ValueError(
-        f"{source!r} is no checkpoint of PixelCLIP: it has no {', '.join(missing)}* among its "
-        f"{len(weights)} weights."
-    )
-
-
-def _convert(weights: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
-    if layout == "ours":
-        return dict(weights)
-    if layout == "inference":
-        return {n: value for n, value in weights.items() if not n.startswith(TRAINING_PARTS)}
-    return _to_published(weights)
+    needed = ["image_encoder.", "text_encoder.", "class_prompts."]
+    needed += [] if layout == "inference" else TRAINING_PARTS
+    missing = [part for part in needed if not any(name.startswith(part) for name in weights)]
+    if missing:
+        raise ValueError(
+            f"{source!r} is not a checkpoint of PixelCLIP: it has no {', '.join(missing)}* among "
+            f"its {len(weights)} weights."
+        )
 
 
 def _to_published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under published names, with what the published file holds beyond ours.
+    """Weights under published names, with what else the published file holds and nothing uses.
 
     That is CLIP's temperature, and of the frozen text encoder a copy without its transformer.
     """
     published = {published_name(name): value for name, value in weights.items()}
-    published[f"{_PUBLISHED_CLIP}logit_scale"] = torch.tensor(_LOGIT_SCALE)
+    clip = "sem_seg_head.predictor.clip_model."
+    published[f"{clip}logit_scale"] = torch.tensor(4.6052)  # of 100
     for name in list(published):
-        rest = name.removeprefix(_PUBLISHED_CLIP)
+        rest = name.removeprefix(clip)
         if rest != name and not rest.startswith(("visual.", "transformer.")):
-            published[_PUBLISHED_TEACHER + rest] = published[name]
+            published[f"teacher_encoder.{rest}"] = published[name]
     return published
 
 
 def _to_half(name: str, tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor
-    half = tensor.half()
+    half = tensor.half() if tensor.is_floating_point() else tensor
     if torch.isfinite(tensor).all() and not torch.isfinite(half).all():
         raise ValueError(
             f"{name!r} holds values up to {tensor.abs().max():.3g}, and 16 bits end at 65504: "

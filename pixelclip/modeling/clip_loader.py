@@ -4,31 +4,51 @@ import json
 import logging
 import os
 import zipfile
-from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
+
+if TYPE_CHECKING:
+    import open_clip
 
 logger = logging.getLogger(__name__)
 
-_TOY_ASSETS = Path(__file__).parents[1] / "toy" / "assets"
-# Architectures and weights that PixelCLIP itself brings, by name.
-BUILT_IN_ARCHITECTURES = {"toy": str(_TOY_ASSETS / "toy_clip.json")}
-BUILT_IN_WEIGHTS = {"toy": {"captions": str(_TOY_ASSETS / "toy_clip.safetensors")}}
+
+def _open_clip() -> ModuleType:
+    """Imported at its first use: it takes seconds, with transformers and timm behind it."""
+    import open_clip
+
+    return open_clip
 
 
-def load_clip(architecture: str, pretrained: str, is_replaced: bool = False) -> open_clip.CLIP:
+# Registered architectures by name: the path of the JSON config, and of weights by tag.
+BUILT_IN_ARCHITECTURES: dict[str, str] = {}
+BUILT_IN_WEIGHTS: dict[str, dict[str, str]] = {}
+
+
+def register_clip_architecture(name: str, config: str, weights: dict[str, str]) -> None:
+    """Add an architecture to those of open_clip.
+
+    Args:
+        name: for ``MODEL.CLIP.ARCH``.
+        config: path of an open_clip JSON model config.
+        weights: tag for ``MODEL.CLIP.PRETRAINED`` -> path of a weights file.
+    """
+    BUILT_IN_ARCHITECTURES[name], BUILT_IN_WEIGHTS[name] = config, weights
+
+
+def load_clip(architecture: str, pretrained: str, weights_follow: bool = False) -> "open_clip.CLIP":
     """Build a CLIP model in float32 on the CPU and load its weights.
 
     Args:
         architecture: an open_clip architecture name, the path of an open_clip JSON model config,
-            or "toy", the tiny CLIP of ``pixelclip.toy``.
+            or one that was registered, as "toy", the tiny CLIP of the toy benchmark.
         pretrained: an open_clip tag of that architecture (downloaded by open_clip), the path of a
             weights file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``), or "" for random weights;
             the toy's are "captions".
-        is_replaced: whether a checkpoint's weights will follow, so that random ones are no cause
-            for a warning.
+        weights_follow: whether a checkpoint's weights will follow, so that random ones are not
+            warned about.
 
     Raises:
         ValueError: the architecture is unknown or not a plain CLIP, or ``pretrained`` is neither a
@@ -38,15 +58,15 @@ def load_clip(architecture: str, pretrained: str, is_replaced: bool = False) -> 
     config = load_clip_config(architecture)
     _check_pretrained(architecture, config, pretrained)
     weights_file = _locate_weights(architecture, pretrained)
-    model = open_clip.CLIP(**config)
+    model = _open_clip().CLIP(**config)
     if weights_file is not None:
         _load_weights(model, weights_file, architecture)
-    elif not is_replaced:
+    elif not weights_follow:
         logger.warning("MODEL.CLIP.PRETRAINED is empty: %s has random weights", architecture)
     return model
 
 
-def load_tokenizer(architecture: str) -> open_clip.SimpleTokenizer:
+def load_tokenizer(architecture: str) -> "open_clip.SimpleTokenizer":
     """Build the tokenizer of an architecture: CLIP's, with other merges where its config has some.
 
     Raises:
@@ -54,13 +74,14 @@ def load_tokenizer(architecture: str) -> open_clip.SimpleTokenizer:
     """
     text_config = load_clip_config(architecture)["text_cfg"]
     settings = text_config.get("tokenizer_kwargs") or {}
-    return open_clip.SimpleTokenizer(context_length=text_config.get("context_length"), **settings)
+    context_length = text_config.get("context_length")
+    return _open_clip().SimpleTokenizer(context_length=context_length, **settings)
 
 
 def load_clip_config(architecture: str) -> dict[str, Any]:
     """Return the open_clip config of an architecture name or of a JSON file.
 
-    A relative ``bpe_path`` of the tokenizer lies beside the JSON file.
+    A relative ``bpe_path`` of the tokenizer lies next to the JSON file.
 
     Raises:
         ValueError: the name is unknown, the file is not such a config, or the architecture is not
@@ -70,7 +91,7 @@ def load_clip_config(architecture: str) -> dict[str, Any]:
     if architecture.endswith(".json"):
         config = _read_json_config(architecture)
     else:
-        config = open_clip.get_model_config(architecture)
+        config = _open_clip().get_model_config(architecture)
         if config is None:
             raise ValueError(
                 f"MODEL.CLIP.ARCH is {architecture!r}: neither an open_clip architecture nor the "
@@ -113,7 +134,7 @@ def _resolve_merges(path: str, settings: dict[str, Any]) -> None:
     if not os.path.isfile(settings["bpe_path"]):
         raise ValueError(
             f"MODEL.CLIP.ARCH {path!r} names the tokenizer's merges {settings['bpe_path']!r}, "
-            "which is no file."
+            "which is not a file."
         )
 
 
@@ -123,14 +144,14 @@ def _check_pretrained(architecture: str, config: dict[str, Any], pretrained: str
     own = BUILT_IN_WEIGHTS.get(architecture, {})
     if pretrained in own:
         return
-    tags = [*own, *open_clip.list_pretrained_tags_by_model(architecture)]
+    tags = [*own, *_open_clip().list_pretrained_tags_by_model(architecture)]
     if pretrained not in tags:
         known = ", ".join(tags) if tags else "none (it is not one of open_clip's)"
         raise ValueError(
             f"MODEL.CLIP.PRETRAINED is {pretrained!r}: no such file, and no open_clip tag of "
             f'{architecture}. Its tags: {known}. Give a tag, a weights file, or "" for random.'
         )
-    tag_config = open_clip.get_pretrained_cfg(architecture, pretrained)
+    tag_config = _open_clip().get_pretrained_cfg(architecture, pretrained)
     if bool(tag_config.get("quick_gelu")) != bool(config.get("quick_gelu")):
         trained_with = "QuickGELU" if tag_config.get("quick_gelu") else "GELU"
         raise ValueError(
@@ -148,9 +169,9 @@ def _locate_weights(architecture: str, pretrained: str) -> str | None:
     if pretrained in BUILT_IN_WEIGHTS.get(architecture, {}):
         return BUILT_IN_WEIGHTS[architecture][pretrained]
     try:
-        tag_config = open_clip.get_pretrained_cfg(architecture, pretrained)
-        return open_clip.download_pretrained(tag_config)
-    except Exception as error:  # open_clip passes on whatever its download library raises
+        tag_config = _open_clip().get_pretrained_cfg(architecture, pretrained)
+        return _open_clip().download_pretrained(tag_config)
+    except Exception as error:  # open_clip passes on all that its download library raises
         raise RuntimeError(
             f"The weights {pretrained!r} of {architecture} could not be downloaded "
             f"({type(error).__name__}). Without network, copy the file "
@@ -161,7 +182,7 @@ def _locate_weights(architecture: str, pretrained: str) -> str | None:
 
 def _origin(architecture: str, tag: str) -> str:
     """Where open_clip takes the weights of a tag from."""
-    config = open_clip.get_pretrained_cfg(architecture, tag)
+    config = _open_clip().get_pretrained_cfg(architecture, tag)
     hub = config.get("hf_hub", "").rstrip("/")
     return f"open_clip_model.safetensors of Hugging Face's {hub}" if hub else config.get("url", "")
 
@@ -171,7 +192,7 @@ def _load_weights(model: torch.nn.Module, path: str, architecture: str) -> None:
         if _is_torchscript(path):
             model.load_state_dict(_read_torchscript_weights(path))
         else:
-            open_clip.load_checkpoint(model, path)
+            _open_clip().load_checkpoint(model, path)
     except Exception as error:  # torch, pickle and safetensors each raise their own kinds
         raise ValueError(
             f"The weights file {path!r} could not be loaded into {architecture}: "

@@ -1,4 +1,4 @@
-"""Ways through the last block of a CLIP ViT that keep a vector for every patch.
+"""Paths through the last block of a CLIP ViT that keep a vector for every patch.
 
 Shapes: B images, T = 1 + h*w tokens (the class token first), D the width of the transformer, H
 attention heads of width Dh.
@@ -17,8 +17,8 @@ from pixelclip.modeling.transformer_block import join_heads, run_block, run_mlp,
 # block, tokens (B, T, D), patch grid (h, w) -> tokens (B, T, D)
 DensePath = Callable[[Any, Tensor, tuple[int, int]], Tensor]
 
-# Standard deviation, in patches, of NACLIP's preference for neighbours.
-_NEIGHBOURHOOD_DEVIATION = 5.0
+# Standard deviation, in patches, of NACLIP's preference for neighbors.
+_NEIGHBORHOOD_DEVIATION = 5.0
 
 
 def pixelclip(block: Any, tokens: Tensor, _grid: tuple[int, int]) -> Tensor:
@@ -55,9 +55,9 @@ def clearclip(block: Any, tokens: Tensor, _grid: tuple[int, int]) -> Tensor:
 
 
 def naclip(block: Any, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Key-key attention that prefers neighbours, neither residual nor MLP. Source: NACLIP, 3.2."""
+    """Key-key attention that prefers neighbors, neither residual nor MLP. Source: NACLIP, 3.2."""
     _, keys, values = split_heads(block, tokens)
-    similarity = _self_similarity(keys) + _neighbourhood(grid).to(keys)
+    similarity = _self_similarity(keys) + _neighborhood(grid).to(keys)
     return join_heads(block, similarity.softmax(-1) @ values)
 
 
@@ -91,10 +91,10 @@ def _self_similarity(vectors: Tensor) -> Tensor:
     return vectors @ vectors.transpose(-1, -2) / math.sqrt(vectors.shape[-1])
 
 
-def _neighbourhood(grid: tuple[int, int]) -> Tensor:
+def _neighborhood(grid: tuple[int, int]) -> Tensor:
     """Gaussian of the distance between patches, (T, T); 0 wherever the class token is."""
     rows, columns = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
     positions = torch.stack([rows.flatten(), columns.flatten()], dim=1).float()  # (h*w, 2)
     squared = (positions[:, None] - positions[None]).square().sum(-1)  # (h*w, h*w)
-    gaussian = torch.exp(-squared / (2 * _NEIGHBOURHOOD_DEVIATION**2))
+    gaussian = torch.exp(-squared / (2 * _NEIGHBORHOOD_DEVIATION**2))
     return F.pad(gaussian, (1, 0, 1, 0))

@@ -1,25 +1,38 @@
 """Masks of an image without annotations: clusters of its DINO features.
 
-Shapes: k masks, patch grid h x w, d channels.
+Shapes: B images, k masks or clusters, patch grid h x w, N = h * w features of d channels each.
 """
 
+import functools
+import logging
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from detectron2.config import CfgNode
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelclip.modeling.dino_features import DinoFeatures
-from pixelclip.modeling.kmeans import kmeans
+from pixelclip.data.loader import random_state_from
 
-Masks = list[Tensor]
+logger = logging.getLogger(__name__)
+
+DEFAULT_DINO = "vit_small_patch16_224.dino"
+PRETRAINED = "pretrained"
+
+# DINO's and DINOv2's normalization of RGB in 0..255. (What timm notes belongs to the name of a
+# model, not to a file of weights.)
+_PIXEL_MEAN = (123.675, 116.28, 103.53)
+_PIXEL_STD = (58.395, 57.12, 57.375)
 
 
+@dataclass
 class DinoMasks:
     """Makes the masks of training images instead of reading them.
 
-    It is no module: what holds it does not own DINO's parameters, in checkpoints or elsewhere.
+    It is not a module: what holds it does not own DINO's parameters, in checkpoints or elsewhere.
 
     Args:
         name, weights: see :class:`DinoFeatures`.
@@ -27,24 +40,19 @@ class DinoMasks:
         size: (height, width) of the masks.
     """
 
-    def __init__(self, name: str, weights: str, num_masks: int, size: tuple[int, int]) -> None:
-        self.name = name
-        self.weights = weights
-        self.num_masks = num_masks
-        self.size = size
-        self._dino: DinoFeatures | None = None
+    name: str
+    weights: str
+    num_masks: int
+    size: tuple[int, int]
 
-    def load(self) -> DinoFeatures:
-        """Build DINO, on the first call: evaluation does without it.
+    @functools.cached_property
+    def features(self) -> "DinoFeatures":
+        """DINO itself, built at the first use: evaluation does without it."""
+        return DinoFeatures(self.name, self.weights)
 
-        Raises:
-            ValueError, RuntimeError: see :class:`DinoFeatures`.
-        """
-        if self._dino is None:
-            self._dino = DinoFeatures(self.name, self.weights)
-        return self._dino
-
-    def __call__(self, batched_inputs: Sequence[Mapping[str, Any]], device: torch.device) -> Masks:
+    def __call__(
+        self, batched_inputs: Sequence[Mapping[str, Any]], device: torch.device
+    ) -> list[Tensor]:
         """Masks (num_masks, height, width) bool of each image, computed on a device.
 
         Args:
@@ -54,28 +62,30 @@ class DinoMasks:
         """
         images = [inputs["image"] for inputs in batched_inputs]
         seeds = [inputs.get("mask_seed", 0) for inputs in batched_inputs]
-        dino = self.load().to(device)
-        return cluster_dino_features_of_images(dino, images, self.num_masks, seeds, self.size)
+        return cluster_images(self.features.to(device), images, self.num_masks, seeds, self.size)
 
 
-def cluster_dino_features(
-    dino: DinoFeatures, image: Tensor, num_masks: int, seed: int, size: tuple[int, int]
-) -> Tensor:
-    """Divide one image (3, H, W) into clusters; see :func:`cluster_dino_features_of_images`."""
-    return cluster_dino_features_of_images(dino, [image], num_masks, [seed], size)[0]
+def build_dino_masks(cfg: CfgNode) -> DinoMasks | None:
+    """Build what ``MODEL.PIXELCLIP.DINO`` says; None unless ``MASK_SOURCE`` is "dino"."""
+    node = cfg.MODEL.PIXELCLIP
+    if node.MASK_SOURCE != "dino":
+        return None
+    size = tuple(node.MASK_RESOLUTION)
+    return DinoMasks(node.DINO.MODEL, node.DINO.WEIGHTS, node.DINO.NUM_MASKS, size)
 
 
 @torch.no_grad()
-def cluster_dino_features_of_images(
-    dino: DinoFeatures,
+def cluster_images(
+    dino: "DinoFeatures",
     images: Sequence[Tensor],
     num_masks: int,
     seeds: Sequence[int],
     size: tuple[int, int],
-) -> Masks:
+) -> list[Tensor]:
     """Divide each image into the clusters that k-means finds among its DINO features.
 
     Images go through DINO one at a time, so that no rounding depends on what else is in a batch.
+    Source: paper section 4.1.
 
     Args:
         dino: on the device to compute on.
@@ -83,28 +93,25 @@ def cluster_dino_features_of_images(
             patches.
         num_masks: k.
         seeds: of k-means; equal images with equal seeds get equal masks.
-        size: (height, width) of the masks, upsampled by nearest neighbour.
+        size: (height, width) of the masks, upsampled by nearest neighbor.
 
     Returns:
         For each image (k, height, width) bool; each pixel is in one of them, some may be empty.
-
-    Source: paper section 4.1.
     """
-    features = [_extract(dino, image) for image in images]
-    grids = [(of_image.shape[0], of_image.shape[1]) for of_image in features]
+    features = [_extract(dino, image) for image in images]  # (h, w, d) each
     masks: dict[int, Tensor] = {}
-    for grid in set(grids):
-        members = [index for index, of_image in enumerate(grids) if of_image == grid]
-        stacked = torch.stack([features[index].flatten(0, 1) for index in members])  # (n, h*w, d)
-        found = kmeans(stacked, num_masks, [seeds[index] for index in members])
-        labels = found.assignment.reshape(-1, 1, *grid).float()  # (n, h*w) -> (n, 1, h, w)
+    numbers = torch.arange(num_masks, device=dino.pixel_mean.device)[:, None, None]
+    for grid in {tuple(image_features.shape[:2]) for image_features in features}:
+        same = [index for index, f in enumerate(features) if tuple(f.shape[:2]) == grid]
+        stacked = torch.stack([features[index].flatten(0, 1) for index in same])  # (n, h*w, d)
+        labels = kmeans(stacked, num_masks, [seeds[index] for index in same]).assignment
+        labels = labels.view(-1, 1, *grid).float()  # (n, h*w) -> (n, 1, h, w)
         upsampled = F.interpolate(labels, size, mode="nearest")  # (n, 1, height, width)
-        numbers = torch.arange(num_masks, device=upsampled.device)[:, None, None]
-        masks.update(zip(members, upsampled == numbers, strict=True))  # (n, k, height, width)
+        masks.update(zip(same, upsampled == numbers, strict=True))  # (n, k, height, width)
     return [masks[index] for index in range(len(images))]
 
 
-def _extract(dino: DinoFeatures, image: Tensor) -> Tensor:
+def _extract(dino: "DinoFeatures", image: Tensor) -> Tensor:
     """Features (h, w, d) of an image (3, H, W) of any size."""
     pixels = image.to(dino.pixel_mean.device).float()[None]
     height, width = (
@@ -112,3 +119,193 @@ def _extract(dino: DinoFeatures, image: Tensor) -> Tensor:
     )
     resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
     return dino(resized)[0]
+
+
+class Clustering(NamedTuple):
+    """Clusters of B sets of features.
+
+    Attributes:
+        assignment: (B, N) int64 in 0..k-1, each feature's cluster.
+        centers: (B, k, d) float64, the means of the clusters' features.
+    """
+
+    assignment: Tensor
+    centers: Tensor
+
+
+@torch.no_grad()
+def kmeans(
+    features: Tensor, num_clusters: int, seeds: Sequence[int], max_iterations: int = 50
+) -> Clustering:
+    """Cluster each set of features by k-means, on their device, from centers of k-means++.
+
+    A set's result follows from its features and its seed alone. It is computed in float64:
+    distances of nearby features are differences of large numbers, and a result must not depend on
+    how a device rounds. A cluster that loses all its features keeps its center.
+
+    Args:
+        features: (B, N, d) float, finite; N is at least 1.
+        num_clusters: k, at least 1.
+        seeds: B integers.
+        max_iterations: of Lloyd's iterations, which end sooner where no assignment changes.
+    """
+    mean = features.double().mean(dim=1, keepdim=True)  # (B, 1, d)
+    # About zero, so that equal features have a distance of exactly zero.
+    features = features.double() - mean
+    centers = _choose_centers(features, num_clusters, seeds)
+    assignment = torch.full(features.shape[:2], -1, device=features.device)
+    for _ in range(max_iterations):
+        # By products of matrices, the distances to two equal centers could differ by rounding.
+        distances = torch.cdist(features, centers, compute_mode="donot_use_mm_for_euclid_dist")
+        before, assignment = assignment, distances.argmin(dim=2)  # (B, N, k) -> (B, N)
+        if torch.equal(assignment, before):
+            break
+        members = F.one_hot(assignment, num_clusters).double()  # (B, N, k)
+        counts = members.sum(dim=1)[:, :, None]  # (B, k, 1)
+        means = members.transpose(1, 2) @ features / counts.clamp(min=1)  # (B, k, d)
+        centers = torch.where(counts > 0, means, centers)
+    return Clustering(assignment, centers + mean)
+
+
+def _choose_centers(features: Tensor, num_clusters: int, seeds: Sequence[int]) -> Tensor:
+    """First centers (B, k, d): features drawn by their squared distance from those before.
+
+    The smallest of exponential waiting times, divided by the weights, falls on each feature with
+    the probability that its weight asks for. Source: Arthur and Vassilvitskii, "k-means++", 2007.
+    """
+    times = torch.empty(len(seeds), num_clusters, features.shape[1], dtype=torch.float64)
+    for image_times, seed in zip(times, seeds, strict=True):  # the same on every device
+        image_times.exponential_(generator=torch.Generator().manual_seed(seed))
+    images = torch.arange(len(features), device=features.device)
+    distances = torch.ones(features.shape[:2], dtype=torch.float64, device=features.device)
+    chosen: list[Tensor] = []
+    for waiting_time in times.to(features.device).unbind(dim=1):  # each (B, N)
+        latest = features[images, (waiting_time / distances).argmin(dim=1)]  # (B, d)
+        to_latest = (features - latest[:, None]).square().sum(dim=2)  # (B, N)
+        distances = torch.minimum(distances, to_latest) if chosen else to_latest
+        chosen.append(latest)
+    return torch.stack(chosen, dim=1)
+
+
+class DinoFeatures(nn.Module):
+    """The last layer's patch features, after the final norm; nothing in it trains.
+
+    Args:
+        name: a timm ViT, with the tag of its weights, such as ``vit_small_patch16_224.dino`` or
+            ``vit_small_patch14_dinov2.lvd142m``.
+        weights: "pretrained" (the tag's, downloaded once by timm), the path of a weights file
+            (timm's or the published one), or "" for random weights, always the same.
+
+    Attributes:
+        patch_size: side of a patch in pixels.
+
+    Raises:
+        ValueError: an unknown name or another kind of model, or weights that do not fit or are
+            neither "pretrained" nor a file.
+        RuntimeError: the weights could not be downloaded.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, name: str = DEFAULT_DINO, weights: str = PRETRAINED) -> None:
+        super().__init__()
+        check_dino(name, weights)
+        vit = _build(name, weights).requires_grad_(False).eval()
+        self.vit = vit
+        self.patch_size: int = vit.patch_embed.patch_size[0]
+        # (3, 1, 1) each
+        self.register_buffer("pixel_mean", torch.tensor(_PIXEL_MEAN)[:, None, None], False)
+        self.register_buffer("pixel_std", torch.tensor(_PIXEL_STD)[:, None, None], False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, H / patch_size, W / patch_size, d) of RGB images in 0..255.
+
+        Args:
+            images: (B, 3, H, W), any dtype; H and W multiples of ``patch_size``.
+        """
+        rows, columns = (side // self.patch_size for side in images.shape[2:])
+        # Masks are to be the same with and without 16-bit training.
+        with torch.autocast(images.device.type, enabled=False):
+            tokens = self.vit.forward_features((images.float() - self.pixel_mean) / self.pixel_std)
+        patches = tokens[:, self.vit.num_prefix_tokens :]  # (B, h*w, d)
+        return patches.reshape(len(images), rows, columns, -1)  # (B, h, w, d)
+
+    def train(self, mode: bool = True) -> "DinoFeatures":
+        """Stay in eval mode: nothing here is random."""
+        return super().train(False)
+
+
+def check_dino(name: str, weights: str) -> None:
+    """Refuse a model or weights that do not exist, without building or downloading anything.
+
+    Raises:
+        ValueError: timm knows no such model or no such tag of it, or ``weights`` is neither
+            "pretrained", nor a file, nor "".
+    """
+    import timm  # takes a second, which only masks by DINO need
+
+    has_weights = timm.models.is_model_pretrained(name)
+    if not timm.is_model(name) or ("." in name and not has_weights):
+        raise ValueError(
+            f"timm has no model {name!r}. Known are, for example, {DEFAULT_DINO} and "
+            "vit_small_patch14_dinov2.lvd142m; timm.list_models('*dino*', pretrained=True) lists "
+            "them."
+        )
+    usable = has_weights if weights == PRETRAINED else not weights or os.path.isfile(weights)
+    if not usable:
+        raise ValueError(
+            f"The DINO weights {weights!r} of {name} are not a file. Expected the path of one, "
+            f'"{PRETRAINED}" for a model that timm has weights of, or "" for random weights.'
+        )
+
+
+def _build(name: str, weights: str) -> Any:
+    import timm
+    from timm.models.vision_transformer import VisionTransformer
+
+    try:
+        # Random weights are the same in every process, so that masks are too.
+        with random_state_from(0):
+            vit = timm.create_model(
+                name,
+                pretrained=weights == PRETRAINED,
+                num_classes=0,
+                dynamic_img_size=True,  # the positional embedding follows each image's size
+            )
+    except TypeError as error:  # other models take no such arguments
+        raise ValueError(_not_a_vit(name)) from error
+    except Exception as error:  # timm passes on all that its download libraries raise
+        raise RuntimeError(
+            f"The weights of {name} could not be downloaded ({type(error).__name__}). Without "
+            "network, copy them to this machine and give the file's path instead of "
+            f'"{PRETRAINED}".'
+        ) from error
+    if not isinstance(vit, VisionTransformer):
+        raise ValueError(_not_a_vit(name))
+    if not weights:
+        logger.warning("%s has random weights: its features mean nothing", name)
+    elif weights != PRETRAINED:
+        _load_file(vit, name, weights)
+    return vit
+
+
+def _load_file(vit: Any, name: str, path: str) -> None:
+    from timm.models import load_state_dict
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    try:
+        # Renames what the published files name otherwise, and resizes the positional embedding.
+        state = checkpoint_filter_fn(load_state_dict(path), vit)
+        # timm itself would leave random what the file lacks; a classifier is not needed.
+        vit.load_state_dict({k: v for k, v in state.items() if not k.startswith("head.")})
+    except Exception as error:  # torch, pickle and safetensors each raise their own kinds
+        raise ValueError(
+            f"The weights file {path!r} could not be loaded into {name}: {str(error)[:400]}"
+        ) from error
+    logger.info("Loaded DINO's weights from %s", path)
+
+
+def _not_a_vit(name: str) -> str:
+    return f"{name} is not a plain ViT; expected one of DINO or DINOv2, such as {DEFAULT_DINO}."

@@ -10,8 +10,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from open_clip.timm_model import TimmModel
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -31,7 +29,7 @@ class DenseImageEncoder(nn.Module):
 
     Args:
         visual: ``model.visual`` of an open_clip model: a ViT with a class token, or a ConvNeXt.
-        dense_path: name of a way through a ViT's last block, see ``dense_paths.py``; a ConvNeXt
+        dense_path: name of a path through a ViT's last block, see ``dense_paths.py``; a ConvNeXt
             has "pixelclip" only.
         activation_checkpointing: keep the blocks' inputs only, and compute the blocks again in the
             backward pass.
@@ -53,8 +51,8 @@ class DenseImageEncoder(nn.Module):
         _check_supported(visual)
         self.visual = visual
         self.dense_path = get_dense_path(dense_path)
-        self.run: Run = _run_and_forget if activation_checkpointing else _run
-        if dense_path != "pixelclip" and not isinstance(visual, VisionTransformer):
+        self.run: Run = _run_checkpointed if activation_checkpointing else _run
+        if dense_path != "pixelclip" and not is_vit(visual):
             raise ValueError(
                 f"MODEL.CLIP.DENSE_PATH is {dense_path!r}, a path through a ViT's last block; this "
                 "image encoder is a ConvNeXt, which has 'pixelclip' only."
@@ -63,23 +61,35 @@ class DenseImageEncoder(nn.Module):
     @property
     def stride(self) -> int:
         """Side of a patch in pixels."""
-        if isinstance(self.visual, VisionTransformer):
+        if is_vit(self.visual):
             return int(self.visual.patch_size[0])
         return int(self.visual.trunk.feature_info[-1]["reduction"])
+
+    def check_resolution(self, resolution: tuple[int, int]) -> None:
+        """Refuse an image size (height, width) that patches do not fill.
+
+        Raises:
+            ValueError: naming ``MODEL.CLIP.RESOLUTION``.
+        """
+        if any(side < self.stride or side % self.stride for side in resolution):
+            raise ValueError(
+                f"MODEL.CLIP.RESOLUTION is {resolution}; both sides must be multiples of the image "
+                f"encoder's stride, {self.stride}."
+            )
 
     @property
     def embedding_dim(self) -> int:
         """Width d of the joint embedding space."""
-        if isinstance(self.visual, VisionTransformer):
+        if is_vit(self.visual):
             return int(self.visual.output_dim)
         return int(self.visual.head.proj.out_features)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode normalised images (B, 3, H, W) to features (B, h, w, d), not L2-normalised.
+        """Encode normalized images (B, 3, H, W) to features (B, h, w, d), not L2-normalized.
 
         H and W must be multiples of ``stride``. Source: paper section 3.3.
         """
-        if isinstance(self.visual, VisionTransformer):
+        if is_vit(self.visual):
             return encode_dense_vit(self.visual, images, self.dense_path, self.run)
         return encode_dense_convnext(self.visual, images, self.run)
 
@@ -88,7 +98,7 @@ def _run(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
     return function(*arguments)
 
 
-def _run_and_forget(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+def _run_checkpointed(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
     """Run without keeping intermediate results, to run again in the backward pass."""
     if not torch.is_grad_enabled():
         return function(*arguments)
@@ -96,21 +106,15 @@ def _run_and_forget(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
 
 
 def encode_dense_vit(
-    visual: VisionTransformer,
+    visual: Any,
     images: Tensor,
     dense_path: DensePath = pixelclip,
     run: Run = _run,
 ) -> Tensor:
-    """Dense features of a CLIP ViT: every block but the last unchanged, then a dense path.
+    """Features (B, h, w, d) of images (B, 3, H, W) by open_clip's ViT, not L2-normalized.
 
-    Args:
-        visual: open_clip's vision transformer.
-        images: (B, 3, H, W), normalised.
-        dense_path: replaces the last block, whose attention mixes the patches for the class token.
-        run: calls a block's function with its arguments.
-
-    Returns:
-        (B, h, w, d) in the joint space, not L2-normalised.
+    Every block but the last is unchanged; ``dense_path`` replaces the last, whose attention mixes
+    the patches for the class token. ``run`` calls a block's function with its arguments.
     """
     patches = visual.conv1(images)  # (B, width, h, w)
     batch, width, rows, columns = patches.shape
@@ -128,16 +132,10 @@ def encode_dense_vit(
     return features.reshape(batch, rows, columns, -1)  # (B, h, w, d)
 
 
-def encode_dense_convnext(visual: TimmModel, images: Tensor, run: Run = _run) -> Tensor:
-    """Dense features of a CLIP ConvNeXt: its norm and projection applied at every position.
+def encode_dense_convnext(visual: Any, images: Tensor, run: Run = _run) -> Tensor:
+    """Features (B, h, w, d) of images (B, 3, H, W) by open_clip's ConvNeXt, not L2-normalized.
 
-    Args:
-        visual: open_clip's wrapper of a timm ConvNeXt.
-        images: (B, 3, H, W), normalised.
-        run: calls a block's function with its arguments.
-
-    Returns:
-        (B, h, w, d) in the joint space, not L2-normalised.
+    Its norm and projection are applied at every position. For ``run`` see the ViT's.
     """
     trunk = visual.trunk
     features = trunk.stem(images)
@@ -149,7 +147,7 @@ def encode_dense_convnext(visual: TimmModel, images: Tensor, run: Run = _run) ->
     return visual.head(features.permute(0, 2, 3, 1))  # (B, h, w, d)
 
 
-def resize_positional_embedding(visual: VisionTransformer, rows: int, columns: int) -> Tensor:
+def resize_positional_embedding(visual: Any, rows: int, columns: int) -> Tensor:
     """Positional embedding (1 + rows * columns, width), bicubic from the pretraining grid.
 
     The class token's own embedding is kept as it is.
@@ -163,15 +161,21 @@ def resize_positional_embedding(visual: VisionTransformer, rows: int, columns: i
     return torch.cat([embedding[:1], grid])
 
 
-def _check_supported(visual: nn.Module) -> None:
-    if isinstance(visual, VisionTransformer):
-        block = visual.transformer.resblocks[-1]
-        if visual.attn_pool is None and getattr(block.attn, "in_proj_weight", None) is not None:
-            return
-    elif isinstance(visual, TimmModel) and hasattr(visual.trunk, "stages"):
-        head = getattr(visual.trunk, "head", None)
-        if hasattr(head, "norm") and hasattr(visual.head, "proj"):
-            return
+def is_vit(visual: nn.Module) -> bool:
+    """Whether it is open_clip's vision transformer, which is asked for without importing that."""
+    return type(visual).__name__ == "VisionTransformer"
+
+
+def _check_supported(visual: Any) -> None:
+    if is_vit(visual):
+        weight = getattr(visual.transformer.resblocks[-1].attn, "in_proj_weight", None)
+        supported = visual.attn_pool is None and weight is not None
+    else:
+        trunk: Any = getattr(visual, "trunk", None)
+        supported = hasattr(trunk, "stages") and hasattr(trunk.head, "norm")
+        supported = supported and hasattr(visual.head, "proj")
+    if supported:
+        return
     raise ValueError(
         f"No dense features are defined for the image encoder {type(visual).__name__}. Supported "
         "are open_clip's vision transformers with a class token (ViT-B-16-quickgelu, ViT-L-14, ..) "
@@ -196,7 +200,7 @@ class CLIPBackbone(Backbone):
         return self.encoder.stride
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Encode normalised images (B, 3, H, W) to ``{"dense": (B, d, h, w)}``."""
+        """Encode normalized images (B, 3, H, W) to ``{"dense": (B, d, h, w)}``."""
         return {"dense": self.encoder(images).permute(0, 3, 1, 2)}
 
     def output_shape(self) -> dict[str, ShapeSpec]:

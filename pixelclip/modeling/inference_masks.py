@@ -1,92 +1,136 @@
 """Where the masks come from inside which similarity is averaged at inference."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from torch import Tensor
 
-from pixelclip.config_check import check_choice
-from pixelclip.data.mask_ownership import MaskOwnership
-from pixelclip.data.nearest_sampling import shrink_mask
-from pixelclip.mask_generation.generators import DEFAULT_MODELS, GeneratorChoice
-from pixelclip.mask_generation.mask_generator import MaskGenerator
-from pixelclip.modeling.bilinear_patch import Size
-from pixelclip.modeling.mask_smoothing import SmoothingMasks
+from pixelclip.config import check_choice
+from pixelclip.data.masks import MaskIndexMap, shrink_mask
+from pixelclip.data.sa1b_files import FoundMask
 
 NO_MASKS = "none"
 GIVEN_MASKS = "given"
 
-InferenceMasks = Callable[[Mapping[str, Any], torch.device], SmoothingMasks]
+# The class of each mask generator by name, as "module:class"; applications add theirs, see
+# pixelclip/applications.py. Each is imported when it is chosen.
+MASK_GENERATORS: dict[str, str] = {}
 
 
-def build_inference_masks(cfg: CfgNode) -> InferenceMasks | None:
+class InferenceMasks(NamedTuple):
+    """The masks of one test image.
+
+    Attributes:
+        masks: (N, Mh, Mw) bool, each with at least one pixel.
+        index_map: (height, width) int64, of any size: the mask that each pixel takes its scores
+            from, -1 where it keeps its own.
+    """
+
+    masks: Tensor
+    index_map: Tensor
+
+
+MaskSource = Callable[[Mapping[str, Any], torch.device], InferenceMasks]
+
+
+class MaskGenerator(Protocol):
+    """The part of a mask generator that inference uses."""
+
+    def load(self, device: torch.device) -> None:
+        """Get ready to compute on a device; a second call does nothing."""
+
+    def generate(self, image: np.ndarray) -> Iterable[FoundMask]:
+        """Masks (H, W) bool of an image (H, W, 3) uint8 RGB; the same image gets the same ones."""
+
+
+def build_mask_generator(name: str, *settings: Any) -> Any:
+    """Create one of ``MASK_GENERATORS``, a :class:`MaskGenerator`, without loading it.
+
+    Args:
+        name: of the generator.
+        settings: its model and weights, "" for the usual ones, and its other settings.
+
+    Raises:
+        ValueError, ModuleNotFoundError: an unknown name, or settings that the generator refuses.
+    """
+    if name not in MASK_GENERATORS:
+        raise ValueError(
+            f"The mask generator {name!r} is unknown; choose one of {', '.join(MASK_GENERATORS)}."
+        )
+    return pkgutil.resolve_name(MASK_GENERATORS[name])(*settings)
+
+
+def build_inference_masks(cfg: CfgNode) -> MaskSource | None:
     """What ``MODEL.PIXELCLIP.TEST_MASKS`` says; None for no masks.
 
     Raises:
-        ValueError, ModuleNotFoundError: see :class:`GeneratorChoice`.
+        ValueError, ModuleNotFoundError: see :func:`build_mask_generator`.
     """
     node = cfg.MODEL.PIXELCLIP
-    choices = (NO_MASKS, GIVEN_MASKS, *DEFAULT_MODELS)
+    choices = (NO_MASKS, GIVEN_MASKS, *MASK_GENERATORS)
     check_choice("MODEL.PIXELCLIP.TEST_MASKS", node.TEST_MASKS, choices)
     if node.TEST_MASKS == NO_MASKS:
         return None
     if node.TEST_MASKS == GIVEN_MASKS:
         return take_given_masks
-    choice = GeneratorChoice(node.TEST_MASKS, node.TEST_MASK_MODEL, node.TEST_MASK_WEIGHTS)
-    return GeneratedMasks(choice, tuple(node.MASK_RESOLUTION))
+    settings = node.TEST_MASK_MODEL, node.TEST_MASK_WEIGHTS
+    generator = build_mask_generator(node.TEST_MASKS, *settings)
+    return GeneratedMasks(generator, tuple(node.MASK_RESOLUTION))
 
 
-def take_given_masks(inputs: Mapping[str, Any], device: torch.device) -> SmoothingMasks:
-    """The masks that stand beside an image, as ``MaskRegionsMapper`` puts them there.
+def take_given_masks(inputs: Mapping[str, Any], device: torch.device) -> InferenceMasks:
+    """The masks that come with an image, as ``MaskRegionsMapper`` puts them there.
 
     Args:
-        inputs: with ``masks`` and ``owner``, see :class:`SmoothingMasks`.
+        inputs: with ``masks`` and ``mask_index_map``, see :class:`InferenceMasks`.
         device: to which they go.
 
     Raises:
         ValueError: one of them is missing.
     """
-    missing = [key for key in ("masks", "owner") if key not in inputs]
+    missing = [key for key in ("masks", "mask_index_map") if key not in inputs]
     if missing:
         raise ValueError(
             f"MODEL.PIXELCLIP.TEST_MASKS is {GIVEN_MASKS!r}, and an image came without "
             f"{' and '.join(missing)}; give them, or choose a mask generator."
         )
-    return SmoothingMasks(inputs["masks"].to(device), inputs["owner"].to(device))
+    return InferenceMasks(inputs["masks"].to(device), inputs["mask_index_map"].to(device))
 
 
 class GeneratedMasks:
     """Generates the masks of each image when it is its turn.
 
-    It is no module: what holds it does not own the parameters of the generator's network.
+    It is not a module: what holds it does not own the parameters of the generator's network.
 
     Args:
-        choice: the generator, built on the first image.
+        generator: is loaded for the first image.
         mask_resolution: (Mh, Mw), to which masks are resized for pooling.
     """
 
-    def __init__(self, choice: GeneratorChoice, mask_resolution: Size) -> None:
-        self.choice = choice
+    def __init__(self, generator: MaskGenerator, mask_resolution: tuple[int, int]) -> None:
+        self.generator = generator
         self.mask_resolution = mask_resolution
-        self._generator: MaskGenerator | None = None
 
-    def __call__(self, inputs: Mapping[str, Any], device: torch.device) -> SmoothingMasks:
-        """Masks of ``inputs["image"]`` (3, H, W) RGB in 0..255, on a device, owners at (H, W).
+    def __call__(self, inputs: Mapping[str, Any], device: torch.device) -> InferenceMasks:
+        """Masks of ``inputs["image"]`` (3, H, W) RGB in 0..255, on a device.
 
         Raises:
             ValueError, RuntimeError: the generator's model cannot be loaded.
         """
-        if self._generator is None:
-            self._generator = self.choice.build(device)
+        self.generator.load(device)
         image = inputs["image"].permute(1, 2, 0).cpu().numpy()  # (3, H, W) -> (H, W, 3)
         pixels = np.ascontiguousarray(image.round().clip(0, 255), np.uint8)
-        ownership = MaskOwnership((pixels.shape[0], pixels.shape[1]))
+        index_map = MaskIndexMap((pixels.shape[0], pixels.shape[1]))
         masks = []
-        for found in self._generator.generate(pixels):
-            ownership.add(found.mask)
+        for found in self.generator.generate(pixels):
+            index_map.add(found.mask)
             masks.append(shrink_mask(found.mask, self.mask_resolution))
         stacked = np.array(masks, np.bool_).reshape(-1, *self.mask_resolution)  # also for N = 0
-        owner = torch.from_numpy(ownership.owner)
-        return SmoothingMasks(torch.from_numpy(stacked).to(device), owner.to(device))
+        return InferenceMasks(
+            torch.from_numpy(stacked).to(device),
+            torch.from_numpy(index_map.index_map).to(device),
+        )

@@ -5,7 +5,7 @@ Shapes: n maps of h x w.
 A transposed convolution and the convolution behind it have no non-linearity between them: together
 they are one transposed convolution of stride 2 with a 4x4 kernel, which needs no features at the
 doubled resolution in between. The first convolution, which sees one channel, goes into it too:
-what it makes of a map is linear in ten numbers per position, the nine neighbours and a one (for the
+what it makes of a map is linear in ten numbers per position, the nine neighbors and a one (for the
 bias; outside of the map there are zeros). The combined kernels are computed from the parameters in
 each call, so that parameters, their gradients and checkpoints are those of the plain layers.
 """
@@ -45,8 +45,8 @@ class MaskDecoder(nn.Module):
         """``conv1[0](up1(conv0(similarity)))``, (n, 64, 2h, 2w)."""
         count, _, height, width = similarity.shape
         # (n, 1, h, w) -> (n, 9, h*w) -> (n, 9, h, w), then (n, 10, h, w)
-        neighbours = F.unfold(similarity, 3, padding=1).view(count, 9, height, width)
-        inputs = torch.cat([neighbours, torch.ones_like(similarity)], dim=1)
+        neighbors = F.unfold(similarity, 3, padding=1).view(count, 9, height, width)
+        inputs = torch.cat([neighbors, torch.ones_like(similarity)], dim=1)
         with _full_precision(similarity):
             assert self.conv0.bias is not None and self.up1.bias is not None
             per_input = torch.cat([self.conv0.weight.flatten(1), self.conv0.bias[:, None]], dim=1)
@@ -70,15 +70,8 @@ class MaskDecoder(nn.Module):
 
 
 def _join_kernels(upsampling: Tensor, convolution: Any) -> Tensor:
-    """Kernel of a transposed convolution followed by a 3x3 convolution with padding 1.
-
-    Args:
-        upsampling: (in, middle, 2, 2), of stride 2.
-        convolution: its weight is (out, middle, 3, 3).
-
-    Returns:
-        (in, out, 4, 4), of a transposed convolution with stride 2 and padding 1.
-    """
+    """Kernel (in, out, 4, 4), of stride 2 and padding 1, of an upsampling (in, middle, 2, 2) of
+    stride 2 followed by a 3x3 convolution of padding 1."""
     # A transposed convolution's kernel is its response to a single one; so is the composition's.
     return F.conv2d(upsampling, convolution.weight, padding=2)
 

@@ -36,14 +36,14 @@ def _pool(features: Tensor, masks: Tensor, image_index: Tensor) -> Tensor:
     pooled = []
     # Image by image, so that only one image's masks are held as floats at a time.
     for image_masks, image_features in zip(masks.split(counts), flat_features, strict=True):
-        weights = weigh_positions(image_masks.float(), (rows, columns))  # (n, h, w)
+        weights = pooling_weights(image_masks.float(), (rows, columns))  # (n, h, w)
         area = image_masks.sum(dim=(1, 2))[:, None]  # (n, 1)
         pooled.append(weights.flatten(1) @ image_features / area)  # (n, d)
     return torch.cat(pooled)
 
 
-def weigh_positions(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """What each position of a small map counts in the sum of the upsampled map inside masks.
+def pooling_weights(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Weight of each position of a small map in the sum of the upsampled map inside masks.
 
     Args:
         masks: (N, Mh, Mw) float, the weight of each pixel in the sum.

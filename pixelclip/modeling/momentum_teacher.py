@@ -33,7 +33,7 @@ class MomentumTeacher(nn.Module):
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
-        """Move in place towards the student: momentum * teacher + (1 - momentum) * student."""
+        """Move in place toward the student: momentum * teacher + (1 - momentum) * student."""
         if self._is_held:
             return
         average = get_ema_multi_avg_fn(self.momentum)
@@ -50,5 +50,5 @@ class MomentumTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Dense features (B, h, w, d) of normalised images (B, 3, H, W), without gradient."""
+        """Dense features (B, h, w, d) of normalized images (B, 3, H, W), without gradient."""
         return self.image_encoder(images)

@@ -1,10 +1,15 @@
-"""Balanced assignment of masks to clusters by Sinkhorn's normalisations.
+"""Balanced assignment of masks to clusters by Sinkhorn's normalizations.
 
-Shapes: N masks, K clusters.
+Shapes: N masks, K clusters, d the width of the joint space.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+ASSIGNMENTS = ("sinkhorn", "argmax", "none")
 
 
 @torch.no_grad()
@@ -12,7 +17,7 @@ def sinkhorn(logits: Tensor, num_iterations: int = 3) -> Tensor:
     """Soft assignment whose clusters share all masks about equally.
 
     Each round scales every cluster to the same total over the masks, then every mask to a total of
-    one. (The published code also divides by the grand total and by K; the masks' normalisation
+    one. (The published code also divides by the grand total and by K; the masks' normalization
     cancels both.) Source: paper section 3.2, equation of the assignment.
 
     Args:
@@ -31,3 +36,49 @@ def sinkhorn(logits: Tensor, num_iterations: int = 3) -> Tensor:
             assignment = assignment / cluster_totals.clamp(min=smallest)
             assignment = assignment / assignment.sum(dim=1, keepdim=True)
     return assignment
+
+
+@dataclass(frozen=True)
+class MaskAssignment:
+    """How masks get their clusters, without gradient.
+
+    Args:
+        method: "sinkhorn", or for comparison "argmax" (each mask its nearest cluster) or "none" (no
+            clusters: each mask is a target of its own).
+        scale: factor on cosines, positive.
+        iterations: number of Sinkhorn rounds.
+
+    Raises:
+        ValueError: an unknown method.
+    """
+
+    method: str = "sinkhorn"
+    scale: float = 100.0
+    iterations: int = 3
+
+    def __post_init__(self) -> None:
+        if self.method not in ASSIGNMENTS:
+            raise ValueError(
+                f"MODEL.PIXELCLIP.ASSIGNMENT is {self.method!r}; it must be one of "
+                f"{', '.join(ASSIGNMENTS)}."
+            )
+
+    @property
+    def has_clusters(self) -> bool:
+        """Whether masks share clusters at all."""
+        return self.method != "none"
+
+    @torch.no_grad()
+    def logits(self, mask_features: Tensor, cluster_embeddings: Tensor) -> Tensor:
+        """Scaled cosines (N, K) float32 of mask features (N, d) and cluster embeddings (K, d)."""
+        with torch.autocast(mask_features.device.type, enabled=False):
+            masks = F.normalize(mask_features.float(), dim=-1)
+            clusters = F.normalize(cluster_embeddings.float(), dim=-1)
+            return self.scale * (masks @ clusters.T)
+
+    @torch.no_grad()
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Soft assignment (N, K) of the masks of all processes; each row sums to 1."""
+        if self.method == "sinkhorn":
+            return sinkhorn(logits, self.iterations)
+        return logits.softmax(dim=1)

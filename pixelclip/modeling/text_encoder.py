@@ -1,8 +1,8 @@
 """CLIP's text encoder, frozen, for words and for prompts that are not words."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +12,9 @@ from pixelclip.modeling.transformer_block import (
     run_causal_block,
     split_heads,
 )
+
+if TYPE_CHECKING:
+    import open_clip
 
 
 class TextEncoder(nn.Module):
@@ -25,7 +28,7 @@ class TextEncoder(nn.Module):
     """
 
     def __init__(
-        self, clip: open_clip.CLIP, tokenizer: open_clip.SimpleTokenizer | None = None
+        self, clip: "open_clip.CLIP", tokenizer: "open_clip.SimpleTokenizer | None" = None
     ) -> None:
         super().__init__()
         if clip.text_pool_type != "argmax":
@@ -44,7 +47,7 @@ class TextEncoder(nn.Module):
         self.ln_final = clip.ln_final
         self.text_projection = clip.text_projection
         self.context_length = int(clip.context_length)
-        self._tokenizer = tokenizer or open_clip.SimpleTokenizer()
+        self._tokenizer: Any = tokenizer or _clips_tokenizer()
         self.requires_grad_(False)
 
     @property
@@ -89,7 +92,7 @@ class TextEncoder(nn.Module):
             end_positions: (n,) int64, where each prompt's end token stands.
 
         Returns:
-            (n, d) in the joint space, not L2-normalised.
+            (n, d) in the joint space, not L2-normalized.
         """
         length = int(end_positions.max()) + 1
         tokens = embeddings[:, :length] + self.positional_embedding[:length]
@@ -107,7 +110,7 @@ class TextEncoder(nn.Module):
             continuations: (n, tokens, width), the last of each its end token.
 
         Returns:
-            (n, d) in the joint space, not L2-normalised.
+            (n, d) in the joint space, not L2-normalized.
         """
         start, length = len(prefix), continuations.shape[1]
         before = prefix[None] + self.positional_embedding[:start]  # (1, p, width)
@@ -129,10 +132,16 @@ class TextEncoder(nn.Module):
             return ends @ self.text_projection
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Encode token ids (n, context length) to (n, d), not L2-normalised."""
+        """Encode token ids (n, context length) to (n, d), not L2-normalized."""
         return self.encode_embeddings(self.embed_tokens(ids), find_end_positions(ids))
 
 
 def find_end_positions(ids: Tensor) -> Tensor:
     """Positions (n,) of the end tokens in token ids (n, tokens): CLIP's has the highest id."""
     return ids.argmax(dim=-1)
+
+
+def _clips_tokenizer() -> Any:
+    import open_clip
+
+    return open_clip.SimpleTokenizer()

@@ -1,29 +1,59 @@
-"""Two numbers that tell how a training is: how sure the clustering is, and teacher and student."""
+"""What a training step tells about itself, through Detectron2's event storage.
+
+Scalars: ``clusters/used`` (share of the clusters with at least one mask), ``clusters/largest``
+(share of the masks in the fullest cluster) and ``clusters/assignment_entropy``, of the masks of all
+processes, and ``teacher/agreement``, of this process's images.
+
+Shapes: N masks, K clusters, B images, feature grid h x w, d channels.
+"""
 
 import math
 
 import torch
+from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 
 @torch.no_grad()
-def assignment_entropy(shares: Tensor) -> Tensor:
+def report_clusters(probabilities: Tensor) -> None:
+    """Record how evenly and how surely masks (N, K) are assigned; nothing without masks."""
+    storage = _current_storage()
+    if storage is None or not len(probabilities):
+        return
+    masks, clusters = probabilities.shape
+    usage = torch.bincount(probabilities.argmax(dim=1), minlength=clusters)  # (K,)
+    storage.put_scalar("clusters/used", (usage > 0).float().mean().item())
+    storage.put_scalar("clusters/largest", usage.max().item() / masks)
+    storage.put_scalar("clusters/assignment_entropy", assignment_entropy(probabilities).item())
+
+
+@torch.no_grad()
+def report_agreement(teacher: Tensor, student: Tensor) -> None:
+    """Record the mean cosine of the two features (B, h, w, d) at each place."""
+    storage = _current_storage()
+    if storage is not None:
+        agreement = cosine_similarity(teacher.float(), student.float(), dim=-1).mean()
+        storage.put_scalar("teacher/agreement", agreement.item())
+
+
+def assignment_entropy(probabilities: Tensor) -> Tensor:
     """Mean entropy of the masks' assignments, in units of the largest possible one.
 
     Args:
-        shares: (N, K), each row summing to 1; N may be zero.
+        probabilities: (N, K), each row summing to 1; N may be zero.
 
     Returns:
         Scalar in 0..1: 0 where each mask belongs to one cluster alone, 1 where all clusters suit
         all masks equally well; 0 without masks or with a single cluster.
     """
-    number, clusters = shares.shape
-    total = torch.special.entr(shares.float()).sum()
+    number, clusters = probabilities.shape
+    total = torch.special.entr(probabilities.float()).sum()
     return total / (max(number, 1) * math.log(max(clusters, 2)))
 
 
-@torch.no_grad()
-def feature_agreement(teacher: Tensor, student: Tensor) -> Tensor:
-    """Mean cosine, in -1..1, of the two features (B, h, w, d) at each place; a scalar."""
-    return cosine_similarity(teacher.float(), student.float(), dim=-1).mean()
+def _current_storage() -> EventStorage | None:
+    try:
+        return get_event_storage()
+    except AssertionError:  # the model runs outside of a trainer
+        return None

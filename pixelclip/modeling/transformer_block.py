@@ -10,7 +10,6 @@ Shapes: B sequences, T tokens, D the width of the transformer, H attention heads
 from typing import Any
 
 import torch
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,7 +37,7 @@ def run_block(block: Any, tokens: Tensor, is_causal: bool = False) -> Tensor:
 
 def is_plain(block: Any) -> bool:
     """Whether it is CLIP's own kind of block, which this file knows how to run."""
-    return type(block) is ResidualAttentionBlock
+    return type(block).__name__ == "ResidualAttentionBlock"
 
 
 def run_causal_block(block: Any, tokens: Tensor, context: Context) -> Tensor:
@@ -57,7 +56,7 @@ def run_causal_block(block: Any, tokens: Tensor, context: Context) -> Tensor:
 
 
 def split_heads(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (B, H, T, Dh) of the normalised tokens."""
+    """Queries, keys and values (B, H, T, Dh) of the normalized tokens."""
     attention = block.attn
     projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
     # (B, T, 3*D) -> (B, T, 3, H, Dh) -> (3, B, H, T, Dh)
@@ -73,10 +72,10 @@ def join_heads(block: Any, attended: Tensor) -> Tensor:
 
 def run_mlp(block: Any, tokens: Tensor) -> Tensor:
     """The block's perceptron on (B, T, D), with its norm."""
-    normalised = block.ln_2(tokens)
-    if not (is_plain(block) and isinstance(block.mlp.gelu, QuickGELU)):
-        return block.mlp(normalised)
-    return block.mlp.c_proj(quick_gelu(block.mlp.c_fc(normalised)))
+    normalized = block.ln_2(tokens)
+    if not (is_plain(block) and type(block.mlp.gelu).__name__ == "QuickGELU"):
+        return block.mlp(normalized)
+    return block.mlp.c_proj(quick_gelu(block.mlp.c_fc(normalized)))
 
 
 def quick_gelu(hidden: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the processes of a distributed run tell each other, beside gradients."""
+"""What the processes of a distributed run tell each other, apart from gradients."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,15 +12,12 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
-# A packet begins with two int64 in the place of four float32.
-_HEADER = 4
 
-
-class SharedRows(NamedTuple):
+class GatheredRows(NamedTuple):
     """What all processes have contributed.
 
     Attributes:
-        rows: (all rows, k) float32, process after process.
+        rows: (all rows, k), process after process.
         own: which of the rows are this process's.
         total: scalar int64, sum of the processes' counts.
     """
@@ -30,57 +27,35 @@ class SharedRows(NamedTuple):
     total: Tensor
 
 
-class RowExchange:
-    """Gives every process the rows of all of them, in one collective.
+@torch.no_grad()
+def all_gather_uneven(rows: Tensor, count: Tensor) -> GatheredRows:
+    """Give every process the rows (such as masks' logits) of all of them. No gradient flows.
 
-    The number of rows differs from process to process. Packets of equal size hold as many rows as
-    any process has had so far; only when one has more is the exchange repeated, with larger ones.
+    Every process must call it; the number of rows may differ, and be zero.
+
+    Args:
+        rows: (n, k) of this process; k is the same everywhere.
+        count: scalar int64.
     """
-
-    def __init__(self) -> None:
-        self._capacity = 64
-
-    @torch.no_grad()
-    def __call__(self, rows: Tensor, count: Tensor) -> SharedRows:
-        """Exchange rows and a count. No gradient flows through it.
-
-        Every process must call it, also one without rows.
-
-        Args:
-            rows: (n, k) float32 of this process; n may be zero, k is the same everywhere.
-            count: scalar int64.
-        """
-        if comm.get_world_size() == 1:
-            return SharedRows(rows, slice(0, len(rows)), count)
-        packets, numbers = self._exchange(rows, count)
-        while max(numbers) > self._capacity:
-            self._capacity = -(-max(numbers) // 64) * 64
-            packets, numbers = self._exchange(rows, count)
-        contents = packets[:, _HEADER:].unflatten(1, (self._capacity, rows.shape[1]))
-        gathered = [content[:n] for content, n in zip(contents, numbers, strict=True)]
-        first = sum(numbers[: comm.get_rank()])
-        counts = _headers(packets)[:, 1]  # (processes,)
-        return SharedRows(torch.cat(gathered), slice(first, first + len(rows)), counts.sum())
-
-    def _exchange(self, rows: Tensor, count: Tensor) -> tuple[Tensor, list[int]]:
-        """Packets (processes, size) of all processes, and how many rows each process has."""
-        number, width = rows.shape
-        packet = rows.new_zeros(_HEADER + self._capacity * width, dtype=torch.float32)
-        packet[:_HEADER].view(torch.int64)[0] = number
-        packet[:_HEADER].view(torch.int64)[1] = count
-        sent = rows[: self._capacity].flatten()
-        packet[_HEADER : _HEADER + len(sent)] = sent
-        packets = packet.new_empty((comm.get_world_size(), len(packet)))
-        torch.distributed.all_gather(list(packets.unbind()), packet)
-        return packets, _headers(packets)[:, 0].tolist()
+    if comm.get_world_size() == 1:
+        return GatheredRows(rows, slice(0, len(rows)), count)
+    header = torch.stack([count.new_tensor(len(rows)), count])
+    headers = torch.stack(_all_gather(header))  # (processes, 2)
+    lengths = headers[:, 0].tolist()
+    padded = rows.new_zeros((max(1, *lengths), rows.shape[1]))  # not every backend sends nothing
+    padded[: len(rows)] = rows
+    parts = [part[:n] for part, n in zip(_all_gather(padded), lengths, strict=True)]
+    first = sum(lengths[: comm.get_rank()])
+    return GatheredRows(torch.cat(parts), slice(first, first + len(rows)), headers[:, 1].sum())
 
 
-def _headers(packets: Tensor) -> Tensor:
-    """Number of rows and count of each process, (processes, 2) int64."""
-    return packets[:, :_HEADER].contiguous().view(torch.int64)
+def _all_gather(tensor: Tensor) -> list[Tensor]:
+    gathered = [torch.empty_like(tensor) for _ in range(comm.get_world_size())]
+    torch.distributed.all_gather(gathered, tensor)
+    return gathered
 
 
-def do_together(make: Callable[[], Result]) -> Result:
+def run_on_all_ranks(make: Callable[[], Result]) -> Result:
     """Do the same in every process, and fail in all of them where it fails in one.
 
     Otherwise the others would wait in their next collective for a process that is gone.
@@ -155,7 +130,7 @@ class StepBarrier:
 
 
 def check_same(what: str, value: Any) -> None:
-    """Refuse to go on where the processes differ.
+    """Refuse to continue where the processes differ.
 
     Raises:
         RuntimeError: in every process; names the value of each rank.
@@ -170,7 +145,7 @@ def _refuse_different(what: str, values: list[Any]) -> None:
 
 
 def check_same_config(cfg: CfgNode) -> None:
-    """Refuse to go on where the processes have different configs, but for where they write.
+    """Refuse to continue with different configs of the processes, but for where they write.
 
     Raises:
         RuntimeError: in every process; names the keys and the values of each rank.

@@ -96,7 +96,7 @@ class _Payload:
 
 
 @pytest.mark.parametrize("content", ["empty", "html", "truncated", "code", "list", "no tensors"])
-def test_unsafe_or_broken_files_are_refused(tiny_model, tmp_path, content):
+def test_unsafe_or_corrupt_files_are_refused(tiny_model, tmp_path, content):
     path = tmp_path / "bad.pth"
     if content == "empty":
         path.write_bytes(b"")

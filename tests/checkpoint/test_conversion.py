@@ -9,7 +9,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from pixelclip import PixelCLIP, Predictor
 from pixelclip.checkpoint import PixelCLIPCheckpointer
-from pixelclip.checkpoint.conversion import convert_checkpoint
+from pixelclip.checkpoint.conversion import LAYOUTS, convert_checkpoint
 
 NAMES = ["sky", "sofa, couch", "traffic light"]
 
@@ -107,7 +107,7 @@ def test_training_from_inference_only_is_refused(whole, tiny_config_of_each, tmp
     assert model_of(tmp_path / "half.pth")["class_prompts.tokens"].dtype == torch.float16
 
 
-def test_a_file_without_teacher_only_is_no_checkpoint(whole, tiny_config_of_each, tmp_path):
+def test_a_file_without_teacher_only_is_not_a_checkpoint(whole, tiny_config_of_each, tmp_path):
     weights = {n: v for n, v in model_of(whole).items() if not n.startswith("teacher.")}
     torch.save({"model": weights}, tmp_path / "cut.pth")
     with pytest.raises(ValueError, match="missing from the file: teacher"):
@@ -165,7 +165,7 @@ def test_the_command_says_sizes_and_errors(whole, tmp_path, capsys):
     for source, problem in [
         ("nowhere.pth", "No such file"),
         ("text.pth", "not a checkpoint"),
-        ("other.pth", "no checkpoint of PixelCLIP: it has no image_encoder."),
+        ("other.pth", "not a checkpoint of PixelCLIP: it has no image_encoder."),
     ]:
         arguments = [str(tmp_path / source), str(tmp_path / "y.pth"), "--to", "ours"]
         assert tool.main(arguments) == 1
@@ -174,5 +174,11 @@ def test_the_command_says_sizes_and_errors(whole, tmp_path, capsys):
         assert captured.err.startswith("error: ")
         assert problem in captured.err
     assert tool.main([str(whole), str(tmp_path / "no" / "y.pth"), "--to", "ours"]) == 1
-    assert "lies in none that exists" in capsys.readouterr().err
+    assert "No such file or directory" in capsys.readouterr().err
     assert "y.pth" not in os.listdir(tmp_path)
+
+
+def test_the_command_offers_every_layout(capsys):
+    with pytest.raises(SystemExit):
+        tool.main(["source.pth", "target.pth", "--to", "another"])
+    assert ", ".join(LAYOUTS) in capsys.readouterr().err.replace("'", "")

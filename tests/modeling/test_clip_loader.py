@@ -81,8 +81,8 @@ def test_weights_of_another_architecture_are_refused(tiny_vit_json, tmp_path):
         load_clip(tiny_vit_json, str(path))
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not weights</html>", b"PK\x03\x04broken"])
-def test_files_that_are_no_weights_are_refused(tiny_vit_json, tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"<html>not weights</html>", b"PK\x03\x04corrupt"])
+def test_files_that_are_not_weights_are_refused(tiny_vit_json, tmp_path, content):
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="could not be loaded"):
@@ -151,7 +151,7 @@ def test_the_tiny_clip_of_the_package_is_loaded_by_name():
     assert clip.visual.proj.dtype == torch.float32
 
 
-def test_its_weights_are_no_tag_of_other_architectures():
+def test_its_weights_are_not_a_tag_of_other_architectures():
     with pytest.raises(ValueError, match=r"'captions': no such file"):
         load_clip("ViT-B-16-quickgelu", "captions")
     with pytest.raises(ValueError, match=r"'openai'.*Its tags: captions"):
@@ -166,11 +166,11 @@ def test_tokenizers_have_the_architectures_context_and_merges(tiny_vit_json):
     assert ordinary.decode(ordinary.encode("a mushroom")) == toy.decode(toy.encode("a mushroom"))
 
 
-def test_merges_lie_beside_the_json_file(tmp_path):
+def test_merges_lie_next_to_the_json_file(tmp_path):
     config = json.loads(Path(BUILT_IN_ARCHITECTURES["toy"]).read_text())
     path = tmp_path / "model.json"
     path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"tokenizer's merges .*toy_clip_merges\.txt\.gz.*no file"):
+    with pytest.raises(ValueError, match=r"merges .*toy_clip_merges\.txt\.gz.*not a file"):
         load_clip_config(str(path))
     merges = Path(BUILT_IN_ARCHITECTURES["toy"]).with_name("toy_clip_merges.txt.gz")
     (tmp_path / merges.name).write_bytes(merges.read_bytes())

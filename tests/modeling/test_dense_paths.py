@@ -42,8 +42,8 @@ def attention_weights(path, query, key):
 
 def reference(path, block, tokens):
     """One image's tokens (T, D) through the path, head by head."""
-    attention, normalised = block.attn, block.ln_1(tokens)
-    projected = normalised @ attention.in_proj_weight.T + attention.in_proj_bias
+    attention, normalized = block.attn, block.ln_1(tokens)
+    projected = normalized @ attention.in_proj_weight.T + attention.in_proj_bias
     width, head_width = tokens.shape[1], tokens.shape[1] // attention.num_heads
     heads = []
     for head in range(attention.num_heads):
@@ -75,7 +75,7 @@ def test_equals_the_loop_over_heads_with_gradients(visual, path):
 
 @pytest.mark.parametrize("path", DENSE_PATHS)
 def test_a_constant_image_gives_constant_features_inside(visual, path):
-    """Inside: where NACLIP's neighbourhood is not cut off by the border."""
+    """Inside: where NACLIP's neighborhood is not cut off by the border."""
     with torch.no_grad():
         visual.positional_embedding.zero_()
         features = DenseImageEncoder(visual, path)(torch.randn(1, 3, 1, 1).expand(1, 3, 640, 640))

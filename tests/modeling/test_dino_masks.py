@@ -1,16 +1,111 @@
-import pytest
-import torch
+import logging
 
-from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from scipy.cluster.vq import kmeans2
+
+from pixelclip.data.mapper import MaskDatasetMapper
 from pixelclip.data.sa1b import load_sa1b
-from pixelclip.modeling.dino_features import DinoFeatures
+from pixelclip.modeling import dino_masks
 from pixelclip.modeling.dino_masks import (
+    DinoFeatures,
     DinoMasks,
-    cluster_dino_features,
-    cluster_dino_features_of_images,
+    check_dino,
+    cluster_images,
+    kmeans,
 )
-from pixelclip.modeling.kmeans import kmeans
-from tests.conftest import SMALL_TRAINING, make_tiny_config, write_photographs
+from tests.conftest import SMALL_TRAINING, make_tiny_config, write_images
+
+TINY = "test_vit"
+
+
+@pytest.fixture(scope="module")
+def tiny_dino():
+    torch.manual_seed(0)
+    return DinoFeatures(TINY, "")
+
+
+@pytest.mark.parametrize("size", [(160, 160), (48, 80), (16, 16)])
+def test_one_feature_for_each_patch_of_any_size(tiny_dino, size):
+    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    features = tiny_dino(images)
+    assert features.shape == (2, size[0] // 16, size[1] // 16, 64)
+    assert not features.requires_grad
+
+
+def test_they_are_timms_last_layer_without_the_class_token(tiny_dino):
+    images = torch.randint(0, 256, (1, 3, 160, 160)).float()
+    vit = timm.create_model(TINY, num_classes=0).eval()  # of this size alone
+    vit.load_state_dict(tiny_dino.vit.state_dict())
+    statistics = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
+    mean, std = (torch.tensor(values)[:, None, None] for values in statistics)
+    with torch.no_grad():
+        expected = vit.forward_features((images / 255 - mean) / std)[:, 1:]  # (1, 100, 64)
+    torch.testing.assert_close(tiny_dino(images).flatten(1, 2), expected)
+
+
+def test_nothing_trains_and_nothing_is_random(tiny_dino):
+    assert not any(p.requires_grad for p in tiny_dino.parameters())
+    assert not any(module.training for module in tiny_dino.train().modules())
+
+
+def test_registers_are_not_patches():
+    dino = DinoFeatures("vit_small_patch14_reg4_dinov2.lvd142m", "")
+    assert dino(torch.zeros(1, 3, 56, 28)).shape == (1, 4, 2, 384)
+
+
+def test_weights_come_from_a_file(tiny_dino, tmp_path):
+    path = tmp_path / "dino.safetensors"
+    save_file(dict(tiny_dino.vit.state_dict()), path)
+    torch.save(tiny_dino.vit.state_dict(), tmp_path / "dino.pth")
+    images = torch.randint(0, 256, (1, 3, 64, 64))
+    for file in (path, tmp_path / "dino.pth"):
+        assert torch.equal(DinoFeatures(TINY, str(file))(images), tiny_dino(images))
+
+
+def test_another_models_weights_are_refused(tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="other.pth' could not be loaded into test_vit"):
+        DinoFeatures(TINY, str(path))
+    weights = timm.create_model(TINY, num_classes=0).state_dict()
+    torch.save({k: v for k, v in weights.items() if k != "norm.bias"}, path)
+    with pytest.raises(ValueError, match="norm.bias"):
+        DinoFeatures(TINY, str(path))
+    path.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="other.pth' could not be loaded into test_vit"):
+        DinoFeatures(TINY, str(path))
+
+
+def test_random_weights_are_said_in_the_log(caplog):
+    with caplog.at_level(logging.WARNING):
+        DinoFeatures(TINY, "")
+    assert "random weights" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("dino_small", "", "timm has no model 'dino_small'"),
+        ("vit_small_patch16_224.dino7", "", "timm has no model 'vit_small_patch16_224.dino7'"),
+        ("vit_small_patch16_224.dino", "gone.pth", "'gone.pth' of .* are not a file"),
+    ],
+)
+def test_unknown_names_and_files_are_refused(name, weights, message):
+    with pytest.raises(ValueError, match=message):
+        check_dino(name, weights)
+
+
+def test_other_kinds_of_models_are_refused():
+    with pytest.raises(ValueError, match="test_resnet is not a plain ViT"):
+        DinoFeatures("test_resnet", "")
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_224.dino", "vit_small_patch14_dinov2.lvd142m"])
+def test_the_published_models_are_known(name):
+    check_dino(name, "pretrained")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +121,7 @@ def image():
 
 
 def test_each_pixel_is_in_one_mask_and_patches_stay_whole(dino, image):
-    masks = cluster_dino_features(dino, image, 5, 0, (48, 64))
+    masks = cluster_images(dino, [image], 5, [0], (48, 64))[0]
     assert masks.shape == (5, 48, 64)
     assert masks.dtype == torch.bool
     assert (masks.sum(dim=0) == 1).all()
@@ -37,14 +132,14 @@ def test_each_pixel_is_in_one_mask_and_patches_stay_whole(dino, image):
 
 
 def test_equal_seeds_give_equal_masks(dino, image):
-    masks = [cluster_dino_features(dino, image, 6, seed, (32, 32)) for seed in (3, 3, 4)]
+    masks = [cluster_images(dino, [image], 6, [seed], (32, 32))[0] for seed in (3, 3, 4)]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
 
 
 @pytest.mark.parametrize("size", [(5, 200), (70, 49), (16, 16)])
 def test_images_of_any_size(dino, size):
-    masks = cluster_dino_features(dino, torch.rand(3, *size) * 255, 3, 0, (20, 30))
+    masks = cluster_images(dino, [torch.rand(3, *size) * 255], 3, [0], (20, 30))[0]
     assert masks.shape == (3, 20, 30)
     assert (masks.sum(dim=0) == 1).all()
 
@@ -57,17 +152,17 @@ def test_masks_of_a_training_image_are_those_of_the_weak_image(dino, image):
     strong = image.clone()
     strong[:, 20:60, 10:40] = 0  # the black rectangle, which does not cut them
     (masks,) = source([{"image": image, "image_strong": strong, "mask_seed": 9}], CPU)
-    assert torch.equal(masks, cluster_dino_features(dino, image, 5, 9, (48, 64)))
-    (of_seed_zero,) = source([{"image": image}], CPU)
-    assert torch.equal(of_seed_zero, cluster_dino_features(dino, image, 5, 0, (48, 64)))
+    assert torch.equal(masks, cluster_images(dino, [image], 5, [9], (48, 64))[0])
+    (seed_zero_masks,) = source([{"image": image}], CPU)
+    assert torch.equal(seed_zero_masks, cluster_images(dino, [image], 5, [0], (48, 64))[0])
 
 
 def test_a_training_sample_has_dino_masks_everywhere(tmp_path):
     """The strong image has a black rectangle, and the masks made for the sample cover it too."""
-    write_photographs(tmp_path / "photographs", count=1)
+    write_images(tmp_path / "images", count=1)
     cfg = make_tiny_config("")
     cfg.merge_from_list([*SMALL_TRAINING, "MODEL.PIXELCLIP.MASK_SOURCE", "dino"])
-    (record,) = load_sa1b(tmp_path / "photographs")
+    (record,) = load_sa1b(tmp_path / "images")
     sample = MaskDatasetMapper(cfg).map_record(record)
     assert (sample["image_strong"] == 0).all(dim=0).sum() >= 4 * 4
     (masks,) = DinoMasks("test_vit", "", 5, (32, 32))([sample], CPU)
@@ -86,12 +181,109 @@ def test_random_weights_are_the_same_in_every_process(image):
 def test_dino_is_built_when_it_is_needed():
     source = DinoMasks("no_such_model", "", 5, (32, 32))
     with pytest.raises(ValueError, match="no_such_model"):
-        source.load()
+        source.features  # noqa: B018
 
 
 def test_images_of_several_sizes_in_one_batch_are_as_alone(dino, image):
     images = [image, image[:, :48], image.flip(1), image[:, 48:]]
-    together = cluster_dino_features_of_images(dino, images, 4, [1, 2, 3, 4], (24, 24))
+    together = cluster_images(dino, images, 4, [1, 2, 3, 4], (24, 24))
     for masks, one, seed in zip(together, images, [1, 2, 3, 4], strict=True):
-        assert torch.equal(masks, cluster_dino_features(dino, one, 4, seed, (24, 24)))
-    assert cluster_dino_features_of_images(dino, [], 4, [], (24, 24)) == []
+        assert torch.equal(masks, cluster_images(dino, [one], 4, [seed], (24, 24))[0])
+    assert cluster_images(dino, [], 4, [], (24, 24)) == []
+
+
+def random_features(sets=3, count=60, channels=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(sets, count, channels, generator=generator)
+
+
+@pytest.mark.parametrize("iterations", [1, 4, 50])
+def test_from_the_same_centers_it_agrees_with_scipy(iterations, monkeypatch):
+    features = random_features()
+    starts = features[:, 10:17].double()
+    mean = features.double().mean(dim=1, keepdim=True)
+    monkeypatch.setattr(dino_masks, "_choose_centers", lambda *_: starts - mean)
+    found = kmeans(features, 7, [0, 0, 0], iterations)
+    for one, start, assignment, means in zip(features, starts, *found, strict=True):
+        expected, labels = kmeans2(one.double().numpy(), start.numpy(), iterations, minit="matrix")
+        assert assignment.tolist() == labels.tolist()
+        assert means.numpy() == pytest.approx(expected, abs=1e-10)
+
+
+def test_it_ends_where_no_feature_is_nearer_to_another_center():
+    features = random_features().double()
+    assignment, centers = kmeans(features, 7, [0, 1, 2], max_iterations=1000)
+    distances = torch.cdist(features, centers)
+    assert torch.equal(assignment, distances.argmin(dim=2))
+    for members, one, means in zip(assignment, features, centers, strict=True):
+        for cluster, mean in enumerate(means):
+            torch.testing.assert_close(one[members == cluster].mean(dim=0), mean)
+
+
+def test_a_set_depends_on_its_seed_and_not_on_the_batch():
+    features = random_features()
+    together = kmeans(features, 6, [5, 6, 7])
+    backwards = kmeans(features.flip(0), 6, [7, 6, 5])
+    for index, seed in enumerate([5, 6, 7]):
+        alone = kmeans(features[index : index + 1], 6, [seed])
+        for batch, place in ((together, index), (backwards, 2 - index)):
+            assert torch.equal(alone.assignment[0], batch.assignment[place])
+            torch.testing.assert_close(alone.centers[0], batch.centers[place])
+    other = kmeans(features, 6, [8, 9, 10])
+    assert not torch.equal(together.assignment, other.assignment)
+
+
+def test_the_global_generator_is_neither_used_nor_changed():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = kmeans(random_features(), 4, [1, 2, 3])
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    assert torch.equal(first.assignment, kmeans(random_features(), 4, [1, 2, 3]).assignment)
+
+
+def test_clear_groups_are_found():
+    """k-means++ starts in every group where the groups are far apart."""
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.arange(4).repeat(25)[torch.randperm(100, generator=generator)]
+    features = 1000.0 * torch.eye(4)[groups] + torch.randn(100, 4, generator=generator)
+    for seed in range(10):
+        assignment = kmeans(features[None], 4, [seed]).assignment[0]
+        pairs = set(zip(groups.tolist(), assignment.tolist(), strict=True))
+        assert len(pairs) == 4
+        assert {cluster for _, cluster in pairs} == {0, 1, 2, 3}
+
+
+def test_the_first_centers_are_drawn_by_squared_distance():
+    """Of two features, at 1 and 3 from twenty at zero, the second is drawn nine times as often."""
+    features = torch.zeros(1, 22, 1)
+    features[0, 20:, 0] = torch.tensor([1.0, -3.0])
+    features = features.expand(600, -1, -1)
+    # One iteration: the other of the two is still with the zeros, or with its first neighbor.
+    assignment = kmeans(features, 2, range(600), max_iterations=1).assignment
+    starts_at_zero = assignment[:, :20].eq(assignment[:, :1]).all(dim=1)
+    assert starts_at_zero.all()
+    is_alone = assignment[:, :20, None].ne(assignment[:, None, 20:]).all(dim=1)  # (600, 2)
+    share = (is_alone[:, 1] & ~is_alone[:, 0]).float().mean()
+    assert share > 0.85
+
+
+@pytest.mark.parametrize("different", [1, 3])
+def test_fewer_different_features_than_clusters(different):
+    features = random_features(1, different).repeat(1, 8, 1)
+    assignment, centers = kmeans(features, 5, [0])
+    assert len(assignment.unique()) == different
+    torch.testing.assert_close(centers[0, assignment[0]], features[0].double())
+
+
+def test_more_clusters_than_features():
+    features = random_features(2, 3)
+    assignment, centers = kmeans(features, 8, [0, 1])
+    assert centers.shape == (2, 8, 5)
+    assert all(len(row.unique()) == 3 for row in assignment)
+
+
+def test_no_sets_give_none():
+    assignment, centers = kmeans(torch.zeros(0, 4, 3), 2, [])
+    assert assignment.shape == (0, 4)
+    assert centers.shape == (0, 2, 3)

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from pixelclip import PixelCLIP, Predictor
-from pixelclip.data.sa1b_writing import FoundMask
-from pixelclip.mask_generation.generators import DEFAULT_MODELS, GeneratorChoice
+from pixelclip.data.sa1b_files import FoundMask
 from pixelclip.mask_generation.superpixels import SuperpixelGenerator
 from pixelclip.modeling.inference_masks import (
+    MASK_GENERATORS,
     GeneratedMasks,
     build_inference_masks,
     take_given_masks,
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def picture():
+def image():
     return torch.from_numpy(draw_regions(48, 64)[0]).permute(2, 0, 1)
 
 
@@ -31,20 +31,20 @@ def build(config, masks="superpixels"):
     return model
 
 
-def test_generated_masks_own_the_pixels_of_the_smallest(picture):
-    smoothing = GeneratedMasks(GeneratorChoice(), (32, 32))({"image": picture}, CPU)
-    found = list(SuperpixelGenerator().generate(picture.permute(1, 2, 0).numpy()))
+def test_generated_masks_own_the_pixels_of_the_smallest(image):
+    smoothing = GeneratedMasks(SuperpixelGenerator(), (32, 32))({"image": image}, CPU)
+    found = list(SuperpixelGenerator().generate(image.permute(1, 2, 0).numpy()))
     assert smoothing.masks.shape == (len(found), 32, 32)
     assert smoothing.masks.any(dim=2).any(dim=1).all()
     areas = np.array([one.mask.sum() for one in found])
     for row, column in [(3, 4), (40, 20), (30, 48), (20, 16)]:
         having = [index for index, one in enumerate(found) if one.mask[row, column]]
-        assert smoothing.owner[row, column] == having[areas[having].argmin()]
+        assert smoothing.index_map[row, column] == having[areas[having].argmin()]
 
 
-def test_labels_follow_the_masks_in_every_way_to_ask(tiny_config, picture):
+def test_labels_follow_the_masks_in_every_way_to_ask(tiny_config, image):
     smoothed, plain = build(tiny_config), build(tiny_config, "none")
-    inputs = [{"image": picture, "height": 96, "width": 128}]
+    inputs = [{"image": image, "height": 96, "width": 128}]
     labels = smoothed.segment_labels(inputs)[0]
     assert torch.equal(labels, smoothed(inputs)[0]["sem_seg"].argmax(dim=0).to(torch.uint8))
     assert not torch.equal(labels, plain.segment_labels(inputs)[0])
@@ -53,66 +53,67 @@ def test_labels_follow_the_masks_in_every_way_to_ask(tiny_config, picture):
     assert (box == box.mode().values).float().mean() > 0.95, "one mask, one class"
 
 
-def test_the_predictor_has_them_too(tiny_config, picture):
+def test_the_predictor_has_them_too(tiny_config, image):
     model = build(tiny_config)
-    prediction = Predictor(model, min_size=0)(picture, list(model.class_names))
-    expected = model.segment_labels([{"image": picture}])[0]
+    prediction = Predictor(model, min_size=0)(image, list(model.class_names))
+    expected = model.segment_labels([{"image": image}])[0]
     assert torch.equal(torch.as_tensor(prediction.labels), expected.long())
-    plain = Predictor(build(tiny_config, "none"), min_size=0)(picture, list(model.class_names))
+    plain = Predictor(build(tiny_config, "none"), min_size=0)(image, list(model.class_names))
     assert not torch.equal(torch.as_tensor(plain.labels), expected.long())
 
 
-def test_without_masks_nothing_is_generated(tiny_config, picture, monkeypatch):
+def test_without_masks_nothing_is_generated(tiny_config, image, monkeypatch):
     def refuse(*_):
         raise AssertionError
 
-    monkeypatch.setattr(GeneratorChoice, "build", refuse)
+    monkeypatch.setattr(SuperpixelGenerator, "load", refuse)
     model = build(tiny_config, "none")
-    assert model.inference_masks is None
-    assert model.score_images([{"image": picture}])[0].masks is None
+    assert model.inference_views.masks is None
+    assert model.score_images([{"image": image}])[0].masks is None
 
 
-def test_a_generators_network_is_no_part_of_the_model(tiny_config):
+def test_a_generators_network_is_not_part_of_the_model(tiny_config):
     model = build(tiny_config, "dino")
     assert model.state_dict().keys() == build(tiny_config, "none").state_dict().keys()
-    assert isinstance(pickle.loads(pickle.dumps(model)).inference_masks, GeneratedMasks)
+    assert isinstance(pickle.loads(pickle.dumps(model)).inference_views.masks, GeneratedMasks)
 
 
-def test_floating_point_images_of_any_range_are_photographs(picture, monkeypatch):
+def test_floating_point_images_of_any_range_are_taken_as_8_bit(image, monkeypatch):
     seen = []
     monkeypatch.setattr(
         SuperpixelGenerator,
         "generate",
-        lambda _, image: seen.append(image) or iter([FoundMask(np.ones(image.shape[:2], bool))]),
+        lambda _, pixels: seen.append(pixels) or iter([FoundMask(np.ones(pixels.shape[:2], bool))]),
     )
-    masks = GeneratedMasks(GeneratorChoice(), (8, 8))
-    masks({"image": picture.float() + 0.3}, CPU)
+    masks = GeneratedMasks(SuperpixelGenerator(), (8, 8))
+    masks({"image": image.float() + 0.3}, CPU)
     masks({"image": torch.full((3, 5, 4), 300.0)}, CPU)
-    assert np.array_equal(seen[0], picture.permute(1, 2, 0).numpy())
+    assert np.array_equal(seen[0], image.permute(1, 2, 0).numpy())
     assert seen[1].dtype == np.uint8
     assert (seen[1] == 255).all()
 
 
-def test_no_mask_found_leaves_the_labels(tiny_config, picture, monkeypatch):
+def test_no_mask_found_leaves_the_labels(tiny_config, image, monkeypatch):
     monkeypatch.setattr(SuperpixelGenerator, "generate", lambda *_: iter(()))
-    inputs = [{"image": picture}]
+    inputs = [{"image": image}]
     smoothed = build(tiny_config).segment_labels(inputs)[0]
     assert torch.equal(smoothed, build(tiny_config, "none").segment_labels(inputs)[0])
 
 
-def test_given_masks_must_be_there(tiny_config, picture):
+def test_given_masks_must_be_there(tiny_config, image):
     model = build(tiny_config, "given")
     masks = torch.ones(1, 32, 32, dtype=torch.bool)
-    owner = torch.zeros(48, 64, dtype=torch.int64)
-    labels = model.segment_labels([{"image": picture, "masks": masks, "owner": owner}])[0]
+    index_map = torch.zeros(48, 64, dtype=torch.int64)
+    inputs = {"image": image, "masks": masks, "mask_index_map": index_map}
+    labels = model.segment_labels([inputs])[0]
     assert len(labels.unique()) == 1
-    with pytest.raises(ValueError, match="without masks and owner; give them"):
-        model.segment_labels([{"image": picture}])
-    with pytest.raises(ValueError, match="without owner"):
+    with pytest.raises(ValueError, match="without masks and mask_index_map; give them"):
+        model.segment_labels([{"image": image}])
+    with pytest.raises(ValueError, match="without mask_index_map"):
         take_given_masks({"masks": masks}, CPU)
 
 
-@pytest.mark.parametrize("name", ["none", "given", *DEFAULT_MODELS])
+@pytest.mark.parametrize("name", ["none", "given", *MASK_GENERATORS])
 def test_every_choice_can_be_configured(tiny_config, name):
     tiny_config.MODEL.PIXELCLIP.TEST_MASKS = name
     assert (build_inference_masks(tiny_config) is None) == (name == "none")

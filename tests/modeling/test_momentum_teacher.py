@@ -7,7 +7,7 @@ from pixelclip.modeling.image_encoder import DenseImageEncoder
 from pixelclip.modeling.momentum_teacher import MomentumTeacher
 
 
-def test_update_moves_towards_the_student():
+def test_update_moves_toward_the_student():
     student = nn.Linear(3, 2)
     teacher = MomentumTeacher(student, momentum=0.9)
     before = [p.clone() for p in teacher.parameters()]

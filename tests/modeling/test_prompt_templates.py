@@ -26,7 +26,7 @@ def test_a_set_is_complete_and_each_template_takes_a_name(name: str) -> None:
 def test_templates_are_the_published_ones() -> None:
     facts = Path(__file__).resolve().parents[3] / "shared/facts/prompt_templates.json"
     if not facts.is_file():
-        pytest.skip("the folder of recorded facts is not beside this repository")
+        pytest.skip("the folder of recorded facts is not next to this repository")
     published = json.loads(facts.read_text())
     assert sorted(published) == sorted(SIZES)
     for name, templates in published.items():

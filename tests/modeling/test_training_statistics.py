@@ -2,8 +2,13 @@ import math
 
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 
-from pixelclip.modeling.training_statistics import assignment_entropy, feature_agreement
+from pixelclip.modeling.training_statistics import (
+    assignment_entropy,
+    report_agreement,
+    report_clusters,
+)
 
 from ..conftest import make_batch
 
@@ -28,18 +33,39 @@ def test_entropy_is_that_of_torchs_categorical():
     torch.testing.assert_close(assignment_entropy(shares), expected)
 
 
+def latest(storage):
+    return {name: value for name, (value, _) in storage.latest().items()}
+
+
+def test_cluster_shares_are_recorded():
+    probabilities = torch.eye(4)[[0, 0, 0, 2]]
+    with EventStorage() as storage:
+        report_clusters(probabilities)
+        assert latest(storage) == {
+            "clusters/used": 0.5,
+            "clusters/largest": 0.75,
+            "clusters/assignment_entropy": 0.0,
+        }
+
+
+def test_without_masks_there_are_no_shares():
+    with EventStorage() as storage:
+        report_clusters(torch.zeros(0, 4))
+        assert not storage.latest()
+
+
 def test_agreement_looks_at_directions_only():
     features = torch.randn(2, 3, 4, 5)
-    assert feature_agreement(features, 7 * features).item() == pytest.approx(1)
-    assert feature_agreement(features, -features).item() == pytest.approx(-1)
-    half = torch.cat([features, -features])
-    agreement = feature_agreement(torch.cat([features, features]), half)
-    assert agreement.item() == pytest.approx(0, abs=1e-6)
+    for other, expected in ((7 * features, 1), (-features, -1)):
+        with EventStorage() as storage:
+            report_agreement(features, other)
+            assert latest(storage)["teacher/agreement"] == pytest.approx(expected)
 
 
-def test_the_model_keeps_both_and_no_graph(tiny_model):
+def test_the_model_reports_both_within_a_trainer_and_runs_without(tiny_model):
     tiny_model.train()(make_batch())
-    assert 0 < tiny_model.assignment_entropy.item() <= 1
-    assert -1 <= tiny_model.teacher_agreement.item() <= 1
-    assert not tiny_model.teacher_agreement.requires_grad
-    assert not {"assignment_entropy", "teacher_agreement"} & set(tiny_model.state_dict())
+    with EventStorage() as storage:
+        tiny_model(make_batch())
+    reported = latest(storage)
+    assert 0 < reported["clusters/assignment_entropy"] <= 1
+    assert -1 <= reported["teacher/agreement"] <= 1

@@ -40,16 +40,16 @@ def test_missing_folder_is_an_error(tmp_path):
 def test_leftovers_of_killed_writers_are_removed(tmp_path):
     path = tmp_path / "file"
     module = Path(sys.modules[atomic_writer.__module__].__file__)
-    code = (  # the module by itself, without the package, is imported in a moment
+    code = (  # the module alone, without the package, is imported in a moment
         "import os, signal, sys\n"
-        "from pixelclip.utils.atomic_write import atomic_writer\n"
+        f"from {module.stem} import atomic_writer\n"
         "with atomic_writer(sys.argv[1]) as file:\n"
         "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=module.parent)
     assert len(os.listdir(tmp_path)) == 1 and not path.exists()
     with atomic_writer(tmp_path / "other"):
-        assert len(os.listdir(tmp_path)) == 2, "another file's temporary name is not touched"
+        assert len(os.listdir(tmp_path)) == 1, "only the new temporary file"
     with atomic_writer(path) as file, atomic_writer(path):
         file.write(b"whole")
     assert path.read_bytes() == b"whole"

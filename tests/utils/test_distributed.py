@@ -15,9 +15,10 @@ from pixelclip import PixelCLIP
 from pixelclip.engine.launch import create_local_process_group
 from pixelclip.engine.solver import build_optimizer
 from pixelclip.engine.training_step import TrainingStep
-from pixelclip.utils.distributed import RowExchange
+from pixelclip.utils.distributed import all_gather_uneven
 
-from ..conftest import make_batch, make_tiny_config
+from ..conftest import RecordingAssignment, make_batch, make_tiny_config, remove_stochastic_depth
+from ..reliability.small_training import CONTEXT
 
 # Masks of the four images of a batch; the first two belong to the first process.
 MASK_COUNTS = {"equal": (5, 5, 5, 5), "unequal": (9, 3, 1, 4), "one has none": (6, 5, 0, 0)}
@@ -42,9 +43,7 @@ def train(architecture, counts, rank, processes):
     remove_stochastic_depth(model)  # it would differ between the processes
     trained = DistributedDataParallel(model) if processes > 1 else model
     optimizer = build_optimizer(cfg, model)
-    assignments, losses = [], []
-    assign = model.assign_masks
-    model.assign_masks = lambda scores: assignments.append(assign(scores)) or assignments[-1]
+    losses, assignment = [], RecordingAssignment(model)
     for step in range(STEPS):
         batch = [make_batch(1, count, seed=10 * step + i)[0] for i, count in enumerate(counts)]
         share = len(batch) // processes
@@ -54,7 +53,7 @@ def train(architecture, counts, rank, processes):
         optimizer.step()
         losses.append(sum(comm.all_gather(loss.detach())) / processes)
     # Every process knows the clusters of all masks.
-    everyones = comm.all_gather([a.tolist() for a in assignments])
+    everyones = comm.all_gather([a.tolist() for a in assignment.recorded])
     assert all(one == everyones[0] for one in everyones)
     return torch.stack(losses), everyones[0], model.state_dict()
 
@@ -82,10 +81,10 @@ def _work(rank, processes, port, architectures, path):
 
 def exchange_rows(rank):
     """What this process receives when each has more rows, and the second none at all."""
-    exchange, received = RowExchange(), []
+    received = []
     for number in (3 * rank, 40 * rank, 150 * rank, 5):
         rows = torch.full((0 if rank == 1 else number, 2), float(rank))
-        shared = exchange(rows, torch.tensor(2**40 + rank))
+        shared = all_gather_uneven(rows, torch.tensor(2**40 + rank))
         assert torch.equal(shared.rows[shared.own], rows)
         received.append((shared.rows, shared.total))
     return received
@@ -190,7 +189,7 @@ def test_parts_on_two_processes_equal_one_batch_on_one(results_of_many, tiny_vit
 
 def test_a_single_process_needs_no_group():
     rows, count = torch.rand(3, 2), torch.tensor(5)
-    shared = RowExchange()(rows, count)
+    shared = all_gather_uneven(rows, count)
     assert shared.rows is rows
     assert torch.equal(shared.rows[shared.own], rows)
     assert shared.total is count

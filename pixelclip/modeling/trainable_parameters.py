@@ -1,8 +1,10 @@
-"""Which parameters of CLIP's image encoder train."""
+"""Which parameters of CLIP's image encoder train.
 
+The class prompts and the mask decoder always train; the text encoder and the teacher never do.
+"""
+
+from pixelclip.config import FINETUNE_POLICIES, check_choice
 from pixelclip.modeling.image_encoder import DenseImageEncoder
-
-FINETUNE_POLICIES = ("attention", "full", "none")
 
 
 def apply_finetune_policy(encoder: DenseImageEncoder, policy: str) -> None:
@@ -14,10 +16,7 @@ def apply_finetune_policy(encoder: DenseImageEncoder, policy: str) -> None:
     Raises:
         ValueError: the policy is unknown, or ``"attention"`` is asked of an encoder without any.
     """
-    if policy not in FINETUNE_POLICIES:
-        raise ValueError(
-            f"MODEL.CLIP.FINETUNE is {policy!r}; it must be one of {', '.join(FINETUNE_POLICIES)}."
-        )
+    check_choice("MODEL.CLIP.FINETUNE", policy, FINETUNE_POLICIES)
     trainable = 0
     for name, parameter in encoder.named_parameters():
         trains = policy == "full" or (policy == "attention" and _is_attention(name))

@@ -1,8 +1,8 @@
 import pytest
 
 from pixelclip.modeling.clip_loader import load_clip
-from pixelclip.modeling.finetune_policy import apply_finetune_policy
 from pixelclip.modeling.image_encoder import DenseImageEncoder
+from pixelclip.modeling.trainable_parameters import apply_finetune_policy
 
 
 def trainable(encoder):
