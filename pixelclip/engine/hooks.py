@@ -5,15 +5,14 @@ import logging
 import os
 from collections import Counter
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
+import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from tqdm import tqdm
 
-from pixelclip.engine.random_seeds import seed_iteration
-from pixelclip.utils.atomic_write import atomic_writer
+from pixelclip.utils.atomic_write import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -26,76 +25,50 @@ class SeedEveryIteration(HookBase):
 
     def before_step(self) -> None:
         """Seed torch's generators on all devices."""
-        seed_iteration(self.trainer.seed, self.trainer.iter, comm.get_rank())
+        key = (self.trainer.seed, self.trainer.iter, comm.get_rank())
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
 
-class MonitorClusters(HookBase):
-    """Record how evenly the clusters share the latest batch's masks over all processes.
+class WarnOfCollapse(HookBase):
+    """Warn where one cluster takes nearly all masks, batch after batch.
 
-    (Of a batch that goes through the model in parts, the last part's.)
-
-    Scalars: ``clusters/used`` (share of the clusters with at least one mask), ``clusters/largest``
-    (share of the masks in the fullest cluster) and ``clusters/assignment_entropy``, all in 0..1;
-    ``teacher/agreement``, mean cosine of teacher and student, of the main process's images. See
-    ``modeling/training_statistics.py``.
-
-    It warns where one cluster takes nearly all masks of ``PERIOD`` iterations.
+    It reads ``clusters/largest``, which the model records; see ``modeling/training_statistics.py``.
     """
 
     PERIOD = 100
-    COLLAPSED_SHARE = 0.8
-
-    def __init__(self) -> None:
-        self._sum: Any = 0  # masks per cluster in the iterations since the latest look
-        self._iterations = 0
+    COLLAPSED_FRACTION = 0.8
 
     def after_step(self) -> None:
-        """Put the scalars into the event storage."""
-        model = self.trainer.model
-        model = getattr(model, "module", model)
-        storage = self.trainer.storage
-        storage.put_scalar("teacher/agreement", model.teacher_agreement.item())
-        usage = model.cluster_usage.cpu().numpy()
-        if np.sum(usage):  # not without masks, and not without clusters
-            storage.put_scalar("clusters/used", float(np.mean(usage > 0)))
-            storage.put_scalar("clusters/largest", float(usage.max() / usage.sum()))
-            storage.put_scalar("clusters/assignment_entropy", model.assignment_entropy.item())
-            self._sum = self._sum + usage
-        self._iterations += 1
-        if self._iterations == self.PERIOD:
-            self._look_for_collapse()
-
-    def _look_for_collapse(self) -> None:
-        usage = np.atleast_1d(self._sum)
-        if comm.is_main_process() and len(usage) > 1 and usage.sum():
-            share = usage.max() / usage.sum()
-            if share > self.COLLAPSED_SHARE:
-                logger.warning(
-                    "The clustering has collapsed: cluster %d took %.0f%% of the %d masks of the "
-                    "last %d iterations. Look at clusters/* in TensorBoard; a lower SOLVER.BASE_LR "
-                    "or MODEL.PIXELCLIP.ASSIGNMENT 'sinkhorn' may help.",
-                    usage.argmax(),
-                    100 * share,
-                    usage.sum(),
-                    self.PERIOD,
-                )
-        self._sum, self._iterations = 0, 0
+        """Look at the median of the last ``PERIOD`` iterations."""
+        is_due = (self.trainer.iter + 1) % self.PERIOD == 0
+        history = self.trainer.storage.histories().get("clusters/largest")
+        if not (is_due and comm.is_main_process() and history):
+            return
+        fraction = history.median(self.PERIOD)
+        if fraction > self.COLLAPSED_FRACTION:
+            logger.warning(
+                "The clustering has collapsed: in the median of the last %d batches, a single "
+                "cluster took %.0f%% of a batch's masks. Look at clusters/* in TensorBoard; a "
+                "lower SOLVER.BASE_LR or MODEL.PIXELCLIP.ASSIGNMENT 'sinkhorn' may help.",
+                self.PERIOD,
+                100 * fraction,
+            )
 
 
 class CountSkippedRecords(HookBase):
-    """Record how many broken records all processes have skipped, and say so at the end.
+    """Record how many corrupt records all processes have skipped, and log it at the end.
 
     Scalar: ``skipped_records``, since the start of the training, resumed or not.
 
     Args:
-        max_share: of broken ones among all records read, in 0..1, above which training stops; it
-            is looked at once ``RECORDS_BEFORE_SHARE`` records were read.
+        max_fraction: of corrupt ones among all records read, in 0..1, above which training stops;
+            it is checked once ``RECORDS_BEFORE_CHECK`` records were read.
     """
 
-    RECORDS_BEFORE_SHARE = 100
+    RECORDS_BEFORE_CHECK = 100
 
-    def __init__(self, max_share: float) -> None:
-        self._max_share = max_share
+    def __init__(self, max_fraction: float) -> None:
+        self._max_fraction = max_fraction
         self._before: Counter[str] = Counter()  # in the runs that this one continues
         self._total: Counter[str] = Counter()
 
@@ -103,7 +76,7 @@ class CountSkippedRecords(HookBase):
         """Put the sum over all processes into the event storage.
 
         Raises:
-            RuntimeError: in every process: too large a share of the records is broken.
+            RuntimeError: in every process: too many of the records are corrupt.
         """
         skipped = getattr(self.trainer.data_loader, "skipped", Counter())
         gathered = comm.all_gather(dict(skipped))
@@ -111,17 +84,17 @@ class CountSkippedRecords(HookBase):
         if comm.is_main_process():
             total = sum(self._total.values())
             self.trainer.storage.put_scalar("skipped_records", total, smoothing_hint=False)
-        self._refuse_broken_data()
+        self._refuse_corrupt_data()
 
-    def _refuse_broken_data(self) -> None:
-        broken = sum(self._total.values())
+    def _refuse_corrupt_data(self) -> None:
+        corrupt = sum(self._total.values())
         # Of all processes, since the start of the training.
-        read = broken + getattr(self.trainer.data_loader, "position", 0)
-        if read >= self.RECORDS_BEFORE_SHARE and broken > self._max_share * read:
+        read = corrupt + getattr(self.trainer.data_loader, "position", 0)
+        if read >= self.RECORDS_BEFORE_CHECK and corrupt > self._max_fraction * read:
             raise RuntimeError(
-                f"{broken} of the {read} records read so far are broken ({self._kinds()}), more "
-                f"than the share of {self._max_share:g} that DATALOADER.MAX_BROKEN_SHARE allows. "
-                "The log names the first ones; tools/check_datasets.py looks at all of them."
+                f"{corrupt} of the {read} records read so far are corrupt ({self._kinds()}), more "
+                f"than DATALOADER.MAX_CORRUPT_FRACTION, {self._max_fraction:g}, allows. The log "
+                "names the first ones; tools/check_datasets.py looks at all of them."
             )
 
     def _kinds(self) -> str:
@@ -131,7 +104,7 @@ class CountSkippedRecords(HookBase):
         """Log the count of each kind, if any."""
         if comm.is_main_process() and self._total:
             total = sum(self._total.values())
-            logger.warning("Skipped %d broken records (%s)", total, self._kinds())
+            logger.warning("Skipped %d corrupt records (%s)", total, self._kinds())
 
     def state_dict(self) -> dict[str, int]:
         """Counts by kind."""
@@ -167,8 +140,7 @@ class IterationLog(HookBase):
         with open(self._path, encoding="utf-8") as file:
             lines = file.readlines()
         kept = [line for line in lines if _iteration_of(line) <= self.trainer.start_iter]
-        with atomic_writer(self._path) as file:
-            file.write("".join(kept).encode())
+        write_text(self._path, "".join(kept))
 
     def before_step(self) -> None:
         """Note the learning rate before the schedule moves on."""
@@ -205,11 +177,7 @@ class IterationLog(HookBase):
 
 
 class ProgressBar(HookBase):
-    """Show the main process's iterations and the latest loss as a bar on the terminal.
-
-    Args:
-        description: stands before the bar.
-    """
+    """Show the main process's iterations and the latest loss as a bar on the terminal."""
 
     def __init__(self, description: str) -> None:
         self._description = description
@@ -232,7 +200,7 @@ class ProgressBar(HookBase):
         self._bar.update()
 
     def after_train(self) -> None:
-        """Leave the bar as it is, also where the training was broken off."""
+        """Leave the bar as it is, also where the training was interrupted."""
         self._bar.close()
 
 

@@ -11,20 +11,20 @@ from detectron2.engine import launch as launch_on_gpus
 from detectron2.utils import comm
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from pixelclip.utils.distributed import COLLECTIVE_TIMEOUT
+from pixelclip.engine.setup import load_config
+from pixelclip.utils.distributed import limit_gloo_group
+
+Main = Callable[[argparse.Namespace], object]
 
 
 def launch(main: Main, args: argparse.Namespace) -> None:
     """Run ``main(args)`` in as many processes as asked for.
 
     Under torchrun, the ranks are torchrun's (NCCL where ``MODEL.DEVICE`` is a GPU, else gloo).
-    Otherwise Detectron2's launcher starts ``args.num_gpus`` processes on each of
-    ``args.num_machines`` machines. On the CPU, ``main`` runs once in this process. Processes wait
-    for each other for up to ``SOLVER.STEP_TIME_LIMIT`` seconds. The first that fails ends all, and
-    is named by the launcher with its error.
-
-    Where torchrun starts the processes again after a failure, ``args.resume`` is set: the training
-    resumes from its last checkpoint.
+    Otherwise Detectron2's launcher starts ``args.num_gpus`` processes on each machine. On the CPU,
+    ``main`` runs once in this process. Processes wait for each other for up to
+    ``SOLVER.STEP_TIME_LIMIT`` seconds; the first that fails ends all, and the launcher names it.
+    Where torchrun starts them again, ``args.resume`` is set.
 
     Raises:
         ValueError: this machine has fewer GPUs than ``args.num_gpus``, or none is used and there
@@ -39,7 +39,7 @@ def launch(main: Main, args: argparse.Namespace) -> None:
     elif not on_gpu and args.num_machines > 1:
         raise ValueError(
             f"--num-machines is {args.num_machines}, and MODEL.DEVICE is {cfg.MODEL.DEVICE} here: "
-            "each machine would train by itself. Start the processes with torchrun instead."
+            "each machine would train on its own. Start the processes with torchrun instead."
         )
     elif not on_gpu:
         reason = f"MODEL.DEVICE is {cfg.MODEL.DEVICE}" if available else "No GPU was found"

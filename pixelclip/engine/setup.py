@@ -1,18 +1,29 @@
-"""From command-line arguments to a checked, frozen config."""
+"""From command-line arguments to a frozen config, checked so that a typo does not cost an hour."""
 
 import argparse
+import functools
 from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog
 from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
-from pixelclip.config import add_pixelclip_config
-from pixelclip.config_check import check_run_config
-from pixelclip.data.datasets.sem_seg_folder import register_sem_seg_folders
-from pixelclip.utils.config_files import find_config
+from pixelclip.config import (
+    add_pixelclip_config,
+    check_choice,
+    check_model_config,
+    take_renamed_keys,
+)
+from pixelclip.data.datasets import register_sem_seg_folders
+from pixelclip.modeling.clip_loader import load_clip_config
+from pixelclip.modeling.prompt_templates import get_prompt_templates
+from pixelclip.utils.installation import find_config
+
+PRECISIONS = ("float16", "bfloat16")
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -41,9 +52,7 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
         overrides: keys and values in turn, as they would stand on a command line.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no file is named.
-        ValueError, FileNotFoundError: see :func:`check_run_config`.
+        ValueError, FileNotFoundError: there is no such file; or see :func:`check_run_config`.
     """
     if not config_file:
         raise ValueError("No --config-file was given; try configs/pixelclip_vitb16.yaml.")
@@ -52,6 +61,7 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     add_pixelclip_config(cfg)
     cfg.merge_from_file(config_file, allow_unsafe=False)  # no Python objects, which run code
     merge_overrides(cfg, list(overrides))
+    cfg = take_renamed_keys(cfg)
     take_cpu_without_gpu(cfg)
     register_sem_seg_folders(cfg.DATASETS.SEM_SEG_FOLDERS)
     check_run_config(cfg)
@@ -68,7 +78,7 @@ def merge_overrides(cfg: CfgNode, overrides: list[str]) -> None:
     """Merge the end of a command line, KEY VALUE KEY VALUE ..., into a config.
 
     Raises:
-        ValueError: they are no pairs, a key does not exist, or a value is of another kind.
+        ValueError: they are not pairs, a key does not exist, or a value is of another kind.
     """
     flags = [word for word in overrides if word.startswith("--")]
     if flags or len(overrides) % 2:
@@ -91,3 +101,78 @@ def allow_tf32() -> None:
     """Let float32 matrix products and convolutions on CUDA use TF32, as the published training."""
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
+
+
+def check_run_config(cfg: CfgNode) -> None:
+    """Refuse what a training or evaluation would only stumble over after work was done.
+
+    Raises:
+        ValueError: an unknown architecture, template set or data set, no iterations, no images in a
+            test batch, an unknown precision or float16 on the CPU, or as
+            :func:`check_model_config` raises.
+        FileNotFoundError: ``MODEL.WEIGHTS`` does not exist.
+    """
+    load_clip_config(cfg.MODEL.CLIP.ARCH)
+    check_model_config(cfg)
+    if cfg.SOLVER.MAX_ITER < 1:
+        raise ValueError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; expected at least 1.")
+    if cfg.TEST.IMS_PER_BATCH < 1:
+        raise ValueError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; expected at least 1.")
+    if cfg.MODEL.WEIGHTS and not PathManager.isfile(cfg.MODEL.WEIGHTS):
+        raise FileNotFoundError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} does not exist.")
+    if not 0 < cfg.SOLVER.STEP_TIME_LIMIT < 1e9:
+        raise ValueError(
+            f"SOLVER.STEP_TIME_LIMIT is {cfg.SOLVER.STEP_TIME_LIMIT}; expected a positive number "
+            "of seconds below 10^9."
+        )
+    if cfg.SOLVER.MAX_TO_KEEP < 0:
+        raise ValueError(
+            f"SOLVER.MAX_TO_KEEP is {cfg.SOLVER.MAX_TO_KEEP}; expected 0 (all) or more."
+        )
+    fraction = cfg.DATALOADER.MAX_CORRUPT_FRACTION
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"DATALOADER.MAX_CORRUPT_FRACTION is {fraction}; expected 0 to 1.")
+    get_prompt_templates(cfg.MODEL.PIXELCLIP.TEST_TEMPLATES)
+    _check_datasets_are_registered((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    _check_precision(cfg)
+
+
+def check_batch_split(cfg: CfgNode, num_processes: int) -> None:
+    """Refuse a batch that cannot be divided into equal parts.
+
+    Raises:
+        ValueError: ``SOLVER.ACCUMULATION_STEPS`` is below 1, or does not divide the number of
+            images of a process.
+    """
+    steps, images = cfg.SOLVER.ACCUMULATION_STEPS, cfg.SOLVER.IMS_PER_BATCH
+    if steps < 1 or images % (steps * num_processes):
+        raise ValueError(
+            f"SOLVER.ACCUMULATION_STEPS is {steps} and SOLVER.IMS_PER_BATCH {images}, on "
+            f"{num_processes} processes; the steps must divide each process's images."
+        )
+
+
+def _check_precision(cfg: CfgNode) -> None:
+    node = cfg.SOLVER.AMP
+    check_choice("SOLVER.AMP.PRECISION", node.PRECISION, PRECISIONS)
+    if node.ENABLED and node.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
+        raise ValueError(
+            "SOLVER.AMP.PRECISION is 'float16', which needs a GPU, and MODEL.DEVICE is 'cpu': "
+            "choose 'bfloat16'."
+        )
+
+
+def _check_datasets_are_registered(names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in DatasetCatalog.list():
+            ours = [n for n in DatasetCatalog.list() if _is_ours(n)]
+            raise ValueError(
+                f"The data set {name!r} in DATASETS is not registered. PixelCLIP's are "
+                f"{', '.join(sorted(ours))}; your own are named by DATASETS.SEM_SEG_FOLDERS."
+            )
+
+
+def _is_ours(dataset_name: str) -> bool:
+    loader = DatasetCatalog[dataset_name]
+    function = loader.func if isinstance(loader, functools.partial) else loader
+    return function.__module__.startswith("pixelclip.")

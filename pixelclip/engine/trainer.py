@@ -22,29 +22,29 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import ConcatDataset
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
-from pixelclip.config_check import check_batch_split, check_run_config
-from pixelclip.data.image_folder import PHOTOGRAPHS
+from pixelclip.config import take_renamed_keys
 from pixelclip.data.loader import ResumableLoader
 from pixelclip.data.mapper import MaskDatasetMapper
-from pixelclip.data.sa1b import find_sa1b_root
-from pixelclip.engine.bad_numbers import explain_bad_step
-from pixelclip.engine.full_disk import (
-    PatientCheckpointer,
-    PatientWriter,
-    without_stored_result,
-)
+from pixelclip.data.sa1b import ROOT_DATASETS, find_sa1b_root
 from pixelclip.engine.hooks import (
     CountSkippedRecords,
     IterationLog,
-    MonitorClusters,
     SeedEveryIteration,
+    WarnOfCollapse,
 )
+from pixelclip.engine.non_finite import NonFiniteError, save_non_finite_step
+from pixelclip.engine.retrying_writes import (
+    RetryingCheckpointer,
+    RetryingWriter,
+    log_unstored_result,
+)
+from pixelclip.engine.setup import check_batch_split, check_run_config
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
-from pixelclip.engine.training_step import BadNumbersError, TrainingStep
+from pixelclip.engine.training_step import TrainingStep
 from pixelclip.evaluation import Benchmark, MaskRegionsMapper, build_evaluator
-from pixelclip.evaluation.benchmark import takes_given_masks
+from pixelclip.evaluation.benchmark import NoTestSetError, takes_given_masks
 from pixelclip.evaluation.loader import build_evaluation_loader
-from pixelclip.utils.distributed import check_same, check_same_config, do_together
+from pixelclip.utils.distributed import check_same, check_same_config, run_on_all_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -70,18 +70,19 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
+        cfg = take_renamed_keys(cfg)
         check_same_config(cfg)
-        do_together(lambda: self._check(cfg))
-        do_together(lambda: self._look_for_test_sets(cfg))
+        run_on_all_ranks(lambda: self._check(cfg))
+        run_on_all_ranks(lambda: self._look_for_test_sets(cfg))
         self.cfg = cfg = _scale_to_processes(cfg)
         check_batch_split(cfg, comm.get_world_size())
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
-        model: Any = do_together(lambda: self.build_model(cfg))
-        if model.dino_masks is not None:
-            do_together(model.dino_masks.load)
+        model: Any = run_on_all_ranks(lambda: self.build_model(cfg))
+        if model.training_masks.dino is not None:
+            run_on_all_ranks(lambda: model.training_masks.dino.features)
         optimizer = self.build_optimizer(cfg, model)
-        loader = do_together(lambda: self.build_train_loader(cfg, seed=self.seed))
+        loader = run_on_all_ranks(lambda: self.build_train_loader(cfg, seed=self.seed))
         check_same("number of training records", loader.state_dict()["num_records"])
         self._trainer = TrainingStep(
             _wrap_distributed(model),
@@ -100,8 +101,13 @@ class Trainer(DefaultTrainer):
     @staticmethod
     def _check(cfg: CfgNode) -> None:
         check_run_config(cfg)
-        if {"sa1b_train", PHOTOGRAPHS} & set(cfg.DATASETS.TRAIN):
+        if set(ROOT_DATASETS) & set(cfg.DATASETS.TRAIN):
             find_sa1b_root()
+
+    @classmethod
+    def _look_for_test_sets(cls, cfg: CfgNode) -> None:
+        with _continuing_without_test_sets():
+            Benchmark.from_config(cfg).prepare(lambda name: cls.build_evaluator(cfg, name))
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint, or ``MODEL.WEIGHTS``; see Detectron2's trainer.
@@ -111,8 +117,8 @@ class Trainer(DefaultTrainer):
         """
         has_checkpoint = any(comm.all_gather(self.checkpointer.has_checkpoint()))
         if not resume and has_checkpoint:
-            do_together(self._set_earlier_training_aside)
-        do_together(lambda: DefaultTrainer.resume_or_load(self, resume))
+            run_on_all_ranks(self._set_earlier_training_aside)
+        run_on_all_ranks(lambda: DefaultTrainer.resume_or_load(self, resume))
         if self.start_iter >= self.max_iter:
             logger.warning(
                 "Nothing is left to train: the checkpoint is of iteration %d, and SOLVER.MAX_ITER "
@@ -129,7 +135,7 @@ class Trainer(DefaultTrainer):
             )
 
     def _set_earlier_training_aside(self) -> None:
-        """A restart of this training must not go on with the last checkpoint of another one."""
+        """A restart of this training must not resume from the last checkpoint of another one."""
         pointer = Path(self.cfg.OUTPUT_DIR, "last_checkpoint")
         aside = pointer.with_name("last_checkpoint.before")
         if comm.is_main_process():
@@ -147,14 +153,13 @@ class Trainer(DefaultTrainer):
 
         Raises:
             FloatingPointError: the loss or the gradient is infinite or NaN; it names the iteration,
-                the images, and the file that the step is kept in.
+                the images, and the file that the step is saved in.
         """
         try:
             super().run_step()
-        except BadNumbersError as error:
-            model: Any = self._trainer.model
-            model = model.module if isinstance(model, DistributedDataParallel) else model
-            raise explain_bad_step(error, model, self.cfg, self.iter + 1, self.seed) from error
+        except NonFiniteError as error:
+            model = _unwrap_distributed(self._trainer.model)
+            raise save_non_finite_step(error, model, self.cfg, self.iter + 1, self.seed) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration, hooks (the schedule among them), optimizer and seed."""
@@ -172,28 +177,28 @@ class Trainer(DefaultTrainer):
         hooks = super().build_hooks()
         ours = [
             SeedEveryIteration(),
-            MonitorClusters(),
-            CountSkippedRecords(self.cfg.DATALOADER.MAX_BROKEN_SHARE),
+            WarnOfCollapse(),
+            CountSkippedRecords(self.cfg.DATALOADER.MAX_CORRUPT_FRACTION),
             IterationLog(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.BASE_LR),
         ]
         # Behind the iteration timer and the schedule, which records the learning rate.
-        return [*hooks[:2], *ours, *map(self._make_patient, hooks[2:])]
+        return [*hooks[:2], *ours, *map(self._make_retrying, hooks[2:])]
 
-    def _make_patient(self, hook: HookBase | None) -> HookBase | None:
-        """A full disk (``full_disk.py``) or missing test sets are not to stop the training."""
+    def _make_retrying(self, hook: HookBase | None) -> HookBase | None:
+        """A full disk (``retrying_writes.py``) or missing test sets must not stop a training."""
         if isinstance(hook, PeriodicCheckpointer):
-            num_kept = self.cfg.SOLVER.CHECKPOINTS_KEPT
-            return PatientCheckpointer(self.checkpointer, hook.period, num_kept)
+            max_to_keep = self.cfg.SOLVER.MAX_TO_KEEP or None
+            return RetryingCheckpointer(self.checkpointer, hook.period, max_to_keep=max_to_keep)
         if isinstance(hook, EvalHook):
-            hook._func = _continuing_without_test_sets()(without_stored_result(hook._func))
+            hook._func = _continuing_without_test_sets()(log_unstored_result(hook._func))
         return hook
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's writers, which no full disk stops."""
+        """Detectron2's writers, which a full disk does not stop."""
         reopen = functools.partial(TensorboardXWriter, self.cfg.OUTPUT_DIR)
         return [
             # Its thread ends with the first error. The others keep what they could not write.
-            PatientWriter(writer, reopen if isinstance(writer, TensorboardXWriter) else None)
+            RetryingWriter(writer, reopen if isinstance(writer, TensorboardXWriter) else None)
             for writer in super().build_writers()
         ]
 
@@ -212,8 +217,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int = 0) -> ResumableLoader:
         """Batches of ``DATASETS.TRAIN`` whose order and augmentations ``seed`` chooses."""
-        reads_masks = cfg.MODEL.PIXELCLIP.MASK_SOURCE == "dataset"
-        required = "annotation_file_name" if reads_masks else "image_span"
+        load_masks = cfg.MODEL.PIXELCLIP.MASK_SOURCE == "dataset"
+        required = "annotation_file_name" if load_masks else "image_span"
         return ResumableLoader(
             _load_records(cfg.DATASETS.TRAIN, required),
             MaskDatasetMapper(cfg, is_train=True).map_record,
@@ -263,8 +268,8 @@ class Trainer(DefaultTrainer):
         if isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
         given = None if evaluators is None else dict(zip(names, evaluators, strict=True))
-        results: dict[str, Any] = Benchmark(cfg).run(
-            model.module if isinstance(model, DistributedDataParallel) else model,
+        results: dict[str, Any] = Benchmark.from_config(cfg).run(
+            _unwrap_distributed(model),
             lambda name: cls.build_test_loader(cfg, name),
             lambda name: given[name] if given else cls.build_evaluator(cfg, name),
             reuse=given is None,
@@ -282,12 +287,10 @@ def _continuing_without_test_sets() -> Iterator[None]:
         log_first_n(logging.WARNING, message, key="message")
 
 
-# Keys that the records of training data sets need, and what is wrong where they lack it.
-_PROBLEMS = {
-    "annotation_file_name": (
-        "no files of masks (with MODEL.PIXELCLIP.MASK_SOURCE 'dino' it needs none)"
-    ),
-    "image_span": "no records of photographs to train on",
+# Keys that the records of training data sets need, and what it lacks where they have them not.
+_CONTENT = {
+    "annotation_file_name": "files of masks (MODEL.PIXELCLIP.MASK_SOURCE 'dino' needs none)",
+    "image_span": "records of images to train on",
 }
 
 
@@ -298,7 +301,7 @@ def _load_records(names: Sequence[str], required: str) -> Sequence[dict[str, Any
     for name, dataset in datasets.items():
         if len(dataset) and required not in dataset[0]:
             raise ValueError(
-                f"The data set {name!r} in DATASETS.TRAIN has {_PROBLEMS[required]}; take "
+                f"The data set {name!r} in DATASETS.TRAIN has no {_CONTENT[required]}; take "
                 "'sa1b_train' or another one whose records MaskDatasetMapper reads."
             )
     # It has a sequence's length and items, and unlike a list it makes no record before its turn.
@@ -314,6 +317,10 @@ def _scale_to_processes(cfg: CfgNode) -> CfgNode:
         scaled.SOLVER.BASE_LR_END *= scaled.SOLVER.BASE_LR / cfg.SOLVER.BASE_LR
         scaled.freeze()
     return scaled
+
+
+def _unwrap_distributed(model: nn.Module) -> Any:
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _wrap_distributed(model: nn.Module) -> nn.Module:

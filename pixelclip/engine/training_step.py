@@ -13,24 +13,11 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pixelclip.distributed import StepBarrier
-
-Batch = Sequence[dict[str, Any]]
+from pixelclip.engine.non_finite import Batch, NonFiniteError
+from pixelclip.utils.distributed import StepBarrier
 
 # A scale of gradients that was too large is halved with each skipped step, and a few are enough.
 _MAX_SKIPPED_IN_A_ROW = 20
-
-
-class BadNumbersError(FloatingPointError):
-    """The loss or the gradient of a step is infinite or NaN; the parameters are as before it.
-
-    Attributes:
-        batch: this process's images.
-    """
-
-    def __init__(self, message: str, batch: Batch) -> None:
-        super().__init__(message)
-        self.batch = batch
 
 
 class TrainingStep(SimpleTrainer):
@@ -40,7 +27,7 @@ class TrainingStep(SimpleTrainer):
 
     With several accumulation steps a batch goes through the model part by part, and the optimizer
     steps once. Masks are clustered among those of one part, on all processes; the teacher moves
-    once, before the first part; the loss is the mean over the covered pixels of the whole batch.
+    once, before the first part; the loss is the mean over the valid pixels of the whole batch.
     Where the clustering agrees, so does the gradient with that of the undivided batch.
 
     Args:
@@ -76,11 +63,11 @@ class TrainingStep(SimpleTrainer):
     def run_step(self) -> None:
         """Take a batch and step.
 
-        With float16, a gradient that overflows is no error: the step is left out and the next ones
-        are scaled less.
+        With float16, a gradient that overflows is not an error: the step is skipped and the next
+        ones are scaled less.
 
         Raises:
-            BadNumbersError: in every process: the loss is infinite or NaN in one of them, or the
+            NonFiniteError: in every process: the loss is infinite or NaN in one of them, or the
                 gradient is; with float16, the gradient stayed so for many steps.
             RuntimeError: another process has no batch within the time limit.
         """
@@ -92,7 +79,7 @@ class TrainingStep(SimpleTrainer):
         # who is missing.
         self._barrier.wait(self.iter + 1)
         losses = self.compute_gradients(batch)
-        self._refuse_bad_numbers(batch, losses)
+        self._refuse_non_finite(batch, losses)
         self._write_metrics(losses, data_time)
         # Before the step, whose hook clips the gradient: a fused optimizer would unscale it last.
         self.grad_scaler.unscale_(self.optimizer)
@@ -106,17 +93,17 @@ class TrainingStep(SimpleTrainer):
             return self._backward(self._forward(batch))
         return self._accumulate(_split(batch, self._accumulation_steps))
 
-    def _refuse_bad_numbers(self, batch: Batch, losses: dict[str, Tensor]) -> None:
+    def _refuse_non_finite(self, batch: Batch, losses: dict[str, Tensor]) -> None:
         own = {name: loss.item() for name, loss in losses.items()}
-        # Losses differ between processes. Whoever stopped alone would leave the others waiting.
-        of_ranks = dict(enumerate(comm.all_gather(own)))
-        bad = {r: those for r, those in of_ranks.items() if not all(map(isfinite, those.values()))}
+        # Losses differ between processes. One that stopped alone would leave the others waiting.
+        by_rank = dict(enumerate(comm.all_gather(own)))
+        bad = {r: own for r, own in by_rank.items() if not all(map(isfinite, own.values()))}
         if bad:
-            raise BadNumbersError(f"{_describe(bad)}{self._hint_at_float16()}", batch)
+            raise NonFiniteError(f"{_describe(bad)}{self._hint_at_float16()}", batch)
         if self.grad_scaler.is_enabled():
             self._count_skipped_steps(batch)
         elif not self._gradient_is_finite():
-            raise BadNumbersError(f"the loss is finite, {own}, and its gradient is not", batch)
+            raise NonFiniteError(f"the loss is finite, {own}, and its gradient is not", batch)
 
     def _gradient_is_finite(self) -> bool:
         """Whether this process's gradient, which all of them share, is."""
@@ -132,9 +119,9 @@ class TrainingStep(SimpleTrainer):
         storage.put_scalar("amp/gradient_scale", scale, smoothing_hint=False)
         storage.put_scalar("amp/skipped_in_a_row", self._skipped_in_a_row, smoothing_hint=False)
         if self._skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
-            raise BadNumbersError(
+            raise NonFiniteError(
                 f"the gradient was infinite or NaN in the last {self._skipped_in_a_row} steps, "
-                f"down to a scale of {scale:g}, so that nothing was learnt"
+                f"down to a scale of {scale:g}, so that nothing was learned"
                 f"{self._hint_at_float16()}",
                 batch,
             )
@@ -143,9 +130,9 @@ class TrainingStep(SimpleTrainer):
         is_float16 = self._precision == torch.float16
         return " (float16 ends at 65504; try SOLVER.AMP.PRECISION bfloat16)" if is_float16 else ""
 
-    def _forward(self, batch: Batch) -> dict[str, Tensor]:
+    def _forward(self, batch: Batch, **options: bool) -> Any:
         with torch.autocast(self._device_type, self._precision, self._precision is not None):
-            return self.model(batch)
+            return self.model(batch, **options)
 
     def _backward(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add the losses' gradients to the parameters'; returns the losses without graph."""
@@ -154,14 +141,14 @@ class TrainingStep(SimpleTrainer):
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _accumulate(self, parts: Sequence[Batch]) -> dict[str, Tensor]:
-        """Losses and gradients of the whole batch, each part weighted by its covered pixels."""
+        """Losses and gradients of the whole batch, each part weighted by its valid pixels."""
         weights: list[Tensor] = []
         reference = torch.ones(())
         sums: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
             with self._within_batch(index, len(parts)):
-                losses = self._forward(part)
-                pixels = self._pixelclip.counted_pixels.float()
+                losses, pixel_count = self._forward(part, with_pixel_count=True)
+                pixels = pixel_count.float()
                 if index == 0:
                     reference = pixels.clamp(min=1)
                 # Of the order of one: float16's range is small.
@@ -201,10 +188,10 @@ def _split(batch: Batch, number: int) -> list[Batch]:
     return [batch[start : start + size] for start in range(0, number * size, size)]
 
 
-def _describe(losses_of_ranks: dict[int, dict[str, float]]) -> str:
+def _describe(losses_by_rank: dict[int, dict[str, float]]) -> str:
     if comm.get_world_size() == 1:
-        return f"the loss is {losses_of_ranks[0]}"
-    return "the loss is " + ", ".join(f"{of} in rank {r}" for r, of in losses_of_ranks.items())
+        return f"the loss is {losses_by_rank[0]}"
+    return "the loss is " + ", ".join(f"{own} in rank {r}" for r, own in losses_by_rank.items())
 
 
 def _build_grad_scaler(device_type: str, enabled: bool) -> Any:

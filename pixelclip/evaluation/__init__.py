@@ -1,4 +1,4 @@
-"""Evaluation on labelled data sets."""
+"""Evaluation on labeled data sets."""
 
 from pixelclip.evaluation.benchmark import Benchmark
 from pixelclip.evaluation.evaluators import build_evaluator

@@ -1,30 +1,29 @@
 """Evaluate one model on all test data sets, each with its own vocabulary, into one table.
 
 Everything about the data sets is checked before the first image. What is finished is on disk at
-once (``stored_results.py``), so that the same evaluation, started again, goes on where it stopped.
+once (``result_cache.py``), so that the same evaluation, started again, resumes where it stopped.
 """
 
 import contextlib
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 
+from pixelclip.config import check_choice
 from pixelclip.data.vocabularies import vocabulary_of_dataset
-from pixelclip.evaluation.evaluators import EVALUATIONS, LabelMapEvaluator
-from pixelclip.evaluation.label_map_model import LabelMapModel
+from pixelclip.evaluation.evaluators import EVALUATIONS, LabelMapEvaluator, LabelMapModel
 from pixelclip.evaluation.mask_classification import MaskClassifier
 from pixelclip.evaluation.mask_regions import mask_folder_of
-from pixelclip.evaluation.missing_datasets import find_gaps
-from pixelclip.evaluation.published_results import get_published_row
+from pixelclip.evaluation.missing_datasets import find_missing_datasets
 from pixelclip.evaluation.result_cache import (
     DatasetResult,
     Fingerprint,
@@ -34,11 +33,11 @@ from pixelclip.evaluation.result_cache import (
     make_fingerprint,
     save_result,
 )
-from pixelclip.evaluation.table import make_rows, write_table
+from pixelclip.evaluation.table import get_published_row, make_rows, write_table
 from pixelclip.evaluation.timed_inference import run_timed_inference
 from pixelclip.meta_arch import PixelCLIP
-from pixelclip.modeling.background import NO_THRESHOLD
 from pixelclip.modeling.inference_masks import GIVEN_MASKS, NO_MASKS
+from pixelclip.modeling.text_classifier import NO_THRESHOLD
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +56,6 @@ _WITHOUT_EFFECT = {
     ),
 }
 
-Vocabulary = dict[str, Any]
-
 
 class ResultNotStoredError(OSError):
     """An evaluation was finished, and what it found could not be written."""
@@ -68,6 +65,7 @@ class NoTestSetError(FileNotFoundError):
     """None of the data sets to evaluate is there."""
 
 
+@dataclass
 class Benchmark:
     """The evaluation of a model on several data sets.
 
@@ -77,46 +75,32 @@ class Benchmark:
         settings: every setting that a result depends on, as JSON.
         vocabulary: "" for each data set's own class names, "synonyms" for the rich ones.
         protocol: how the model is evaluated, in words, for the table.
-        published_row: of ``published_results.py``, to stand beside the results; "" for none.
+        published_row: of ``table.py``, to stand next to the results; "" for none.
         evaluation: "segmentation" or "mask_classification".
-        mask_folder: SA-1B JSON files of the masks that images come with; None for the labelled
+        mask_folder: SA-1B JSON files of the masks that images come with; None for the labeled
             regions, or no masks.
 
     Raises:
         ValueError: an unknown evaluation or published row.
     """
 
-    @configurable
-    def __init__(
-        self,
-        *,
-        names: Sequence[str],
-        folder: str,
-        settings: Mapping[str, Any],
-        vocabulary: str = "",
-        protocol: str = "",
-        published_row: str = "",
-        evaluation: str = "segmentation",
-        mask_folder: Path | None = None,
-    ) -> None:
-        if evaluation not in EVALUATIONS:
-            raise ValueError(
-                f"TEST.EVALUATION is {evaluation!r}; it must be one of {', '.join(EVALUATIONS)}."
-            )
-        self.names = tuple(names)
-        self.folder = folder
-        self.settings = settings
-        self.vocabulary = vocabulary
-        self.protocol = protocol
-        self.published_row = published_row
-        self.published = get_published_row(published_row)
-        self.evaluation = evaluation
-        self.mask_folder = mask_folder
+    names: Sequence[str]
+    folder: str
+    settings: Mapping[str, Any]
+    vocabulary: str = ""
+    protocol: str = ""
+    published_row: str = ""
+    evaluation: str = "segmentation"
+    mask_folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("TEST.EVALUATION", self.evaluation, EVALUATIONS)
+        self.published = get_published_row(self.published_row)
         self._write_errors: list[OSError] = []
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of the constructor, out of a Detectron2 config.
+    def from_config(cls, cfg: CfgNode) -> "Benchmark":
+        """Build it as a Detectron2 config says.
 
         Raises:
             ValueError, FileNotFoundError: masks cannot be classified as the config says.
@@ -125,16 +109,16 @@ class Benchmark:
         if cfg.TEST.EVALUATION == "mask_classification":
             _check_whole_image(cfg)
         mask_folder = mask_folder_of(cfg.TEST.MASKS) if takes_given_masks(cfg) else None
-        return {
-            "names": cfg.DATASETS.TEST,
-            "folder": os.path.join(cfg.OUTPUT_DIR, "evaluation"),
-            "settings": result_settings(cfg),
-            "vocabulary": cfg.TEST.VOCABULARY,
-            "protocol": describe_protocol(cfg),
-            "published_row": cfg.TEST.PUBLISHED_ROW if _is_published_protocol(cfg) else "",
-            "evaluation": cfg.TEST.EVALUATION,
-            "mask_folder": mask_folder,
-        }
+        return cls(
+            names=cfg.DATASETS.TEST,
+            folder=os.path.join(cfg.OUTPUT_DIR, "evaluation"),
+            settings=result_settings(cfg),
+            vocabulary=cfg.TEST.VOCABULARY,
+            protocol=describe_protocol(cfg),
+            published_row=cfg.TEST.PUBLISHED_ROW if _is_published_protocol(cfg) else "",
+            evaluation=cfg.TEST.EVALUATION,
+            mask_folder=mask_folder,
+        )
 
     def prepare(
         self, build_evaluator: Callable[[str], DatasetEvaluator]
@@ -153,18 +137,18 @@ class Benchmark:
             NoTestSetError: none of the data sets is there.
             ValueError: a data set of another kind.
         """
-        gaps = find_gaps(self.names, self.mask_folder)
-        if gaps and len(gaps) == len(set(self.names)):
+        missing = find_missing_datasets(self.names, self.mask_folder)
+        if missing and len(missing) == len(set(self.names)):
             raise NoTestSetError(
-                f"No data set of DATASETS.TEST can be evaluated. {' '.join(gaps.values())}"
+                f"No data set of DATASETS.TEST can be evaluated. {' '.join(missing.values())}"
             )
-        for name, gap in gaps.items():
+        for name, problem in missing.items():
             # Once, not at each evaluation of a training.
-            log_first_n(logging.WARNING, f"{name} will not be evaluated. {gap}", key="message")
-        names = [name for name in self.names if name not in gaps]
+            log_first_n(logging.WARNING, f"{name} will not be evaluated. {problem}", key="message")
+        names = [name for name in self.names if name not in missing]
         for name in names:
             dataset_vocabulary(name, self.vocabulary)
-        return {name: build_evaluator(name) for name in names}, gaps
+        return {name: build_evaluator(name) for name in names}, missing
 
     def run(
         self,
@@ -172,17 +156,15 @@ class Benchmark:
         build_loader: Callable[[str], Any],
         build_evaluator: Callable[[str], DatasetEvaluator],
         reuse: bool = True,
-    ) -> "OrderedDict[str, dict[str, Any]]":
+    ) -> dict[str, dict[str, Any]]:
         """Evaluate; log the table and write it to ``benchmark.md`` and ``.json`` in the folder.
 
         Every process must call it; only the main one writes.
 
         Args:
             model: left with the last data set's vocabulary.
-            build_loader: makes the test loader of a data set.
-            build_evaluator: makes the evaluator of a data set; all are made before the first image.
-            reuse: take what is stored for the same weights, settings and data, and store what is
-                finished.
+            build_loader, build_evaluator: make those of a data set.
+            reuse: take what is stored for the same weights, settings and data, and store the rest.
 
         Returns:
             Metrics by data set, without those that cannot be evaluated.
@@ -193,11 +175,11 @@ class Benchmark:
                 or the table could not be written.
         """
         self._write_errors.clear()
-        evaluators, gaps = self.prepare(build_evaluator)
+        evaluators, missing = self.prepare(build_evaluator)
         weights = hash_weights(model) if reuse and comm.is_main_process() else None
-        results: OrderedDict[str, DatasetResult] = OrderedDict()
-        # Taken out one by one, so that a finished evaluator's predictions do not stay in memory.
+        results = {}
         for name in list(evaluators):
+            # Taken out, so that a finished evaluator's predictions do not stay in memory.
             evaluator = evaluators.pop(name)
             fingerprint = self._fingerprint(name, weights)
             result = self._load(name, fingerprint)
@@ -205,14 +187,11 @@ class Benchmark:
                 result = self._evaluate(name, model, build_loader(name), evaluator)
                 self._save(name, fingerprint, result)
             results[name] = result
-        self._report(results, gaps)
-        if self._write_errors:
-            error = self._write_errors[0]
-            raise ResultNotStoredError(error.errno, error.strerror, error.filename) from error
-        return OrderedDict((name, result.metrics) for name, result in results.items())
+        self._report(results, missing)
+        return {name: result.metrics for name, result in results.items()}
 
     def _fingerprint(self, name: str, weights: str | None) -> Fingerprint | None:
-        """None where nothing is to be stored: on other processes than the main one, for example."""
+        """None where nothing is to be stored, such as on other processes than the main one."""
         if weights is None:
             return None
         vocabulary = dataset_vocabulary(name, self.vocabulary)
@@ -239,7 +218,7 @@ class Benchmark:
 
     @contextlib.contextmanager
     def _noting_write_errors(self) -> Iterator[None]:
-        """A full disk must not cost the figures that follow: they are in the log at least."""
+        """A full disk must not cost the results that follow: they are in the log at least."""
         try:
             yield
         except OSError as error:
@@ -252,19 +231,19 @@ class Benchmark:
         model.set_vocabulary(**dataset_vocabulary(name, self.vocabulary))
         evaluated: Any = model
         if self.evaluation == "mask_classification":
-            evaluated = MaskClassifier(model, fill_gaps=self.mask_folder is not None)
+            evaluated = MaskClassifier(model, fill_missing=self.mask_folder is not None)
         elif isinstance(model, PixelCLIP) and isinstance(evaluator, LabelMapEvaluator):
             evaluated = LabelMapModel(model)
         metrics, speed = run_timed_inference(evaluated, loader, evaluator, name)
         return DatasetResult(metrics, len(DatasetCatalog.get(name)), speed)
 
-    def _report(self, results: Mapping[str, DatasetResult], gaps: Mapping[str, str]) -> None:
+    def _report(self, results: Mapping[str, DatasetResult], missing: Mapping[str, str]) -> None:
         if not comm.is_main_process() or not self.names:
             return
         for name, result in results.items():
             logger.info("Results on %s:", name)
             print_csv_format(result.metrics)
-        notes = {name: f"not evaluated: {gap}" for name, gap in gaps.items()}
+        notes = {name: f"not evaluated: {problem}" for name, problem in missing.items()}
         notes.update(_notes_on_size(results))
         rows = make_rows(self.names, results, notes, self.published)
         with self._noting_write_errors():
@@ -272,9 +251,12 @@ class Benchmark:
             table = write_table(rows, self.folder, self.published_row, self.protocol)
             path = os.path.join(self.folder, "benchmark.md")
             logger.info("The table is in %s:\n\n%s", path, table)
+        if self._write_errors:
+            error = self._write_errors[0]
+            raise ResultNotStoredError(error.errno, error.strerror, error.filename) from error
 
 
-def dataset_vocabulary(name: str, variant: str = "") -> Vocabulary:
+def dataset_vocabulary(name: str, variant: str = "") -> dict[str, Any]:
     """Arguments of :meth:`PixelCLIP.set_vocabulary` for a registered data set.
 
     Args:
@@ -306,7 +288,7 @@ def describe_protocol(cfg: CfgNode) -> str:
     test = cfg.TEST
     parts = {
         "Dense path": cfg.MODEL.CLIP.DENSE_PATH,
-        "views": test.INFERENCE_MODE + (", mirrored too" if test.FLIP else ""),
+        "views": test.INFERENCE_MODE + (", flipped too" if test.FLIP else ""),
         "templates": cfg.MODEL.PIXELCLIP.TEST_TEMPLATES,
         "class names": test.VOCABULARY or "as published",
     }
@@ -316,7 +298,7 @@ def describe_protocol(cfg: CfgNode) -> str:
 
 
 def _is_published_protocol(cfg: CfgNode) -> bool:
-    """Whether published figures may stand beside the results; for untrained CLIP they may not."""
+    """Whether published results may stand next to these; for untrained CLIP they may not."""
     test = cfg.TEST
     masks = cfg.MODEL.PIXELCLIP.TEST_MASKS
     chosen = (test.EVALUATION, test.INFERENCE_MODE, test.FLIP, test.VOCABULARY, masks)

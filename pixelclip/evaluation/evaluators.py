@@ -1,16 +1,18 @@
-"""The evaluator that belongs to a data set and to what is evaluated on it."""
+"""The evaluator of a data set, and the model that gives it label maps."""
 
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixelclip.evaluation.mask_classification import MaskClassificationEvaluator
 from pixelclip.evaluation.mask_regions import read_label_map
+from pixelclip.meta_arch import PixelCLIP
 
 _SEMANTIC_SEGMENTATION = ("sem_seg", "cityscapes_sem_seg")
 EVALUATIONS = ("segmentation", "mask_classification")
@@ -28,7 +30,7 @@ class LabelMapEvaluator(SemSegEvaluator):
     def __init__(self, dataset_name: str, prediction_folder: str | None = None) -> None:
         super().__init__(dataset_name, distributed=True, output_dir=prediction_folder)
         # Newer versions of Detectron2 also compute the IoU of boundaries, which takes longer than
-        # all the rest and is in nobody's table.
+        # all the rest and is not in the table.
         self._compute_boundary_iou = False
 
     def process(
@@ -41,7 +43,7 @@ class LabelMapEvaluator(SemSegEvaluator):
             outputs: each with ``labels`` (H, W), integers in 0..C-1, or ``sem_seg`` (C, H, W).
 
         Raises:
-            ValueError: a file of labels that is none, or of another size than the prediction.
+            ValueError: a label file that cannot be read, or of another size than the prediction.
         """
         for image, output in zip(inputs, outputs, strict=True):
             labels = output["labels"] if "labels" in output else output["sem_seg"].argmax(dim=0)
@@ -55,11 +57,29 @@ class LabelMapEvaluator(SemSegEvaluator):
         if truth.shape != predicted.shape:
             raise ValueError(
                 f"{label_file} has {truth.shape} pixels (height, width); the prediction has "
-                f"{predicted.shape}. Prepare the data set anew."
+                f"{predicted.shape}. Prepare the data set again."
             )
         size = self._num_classes + 1  # the last one is void
         counts = np.bincount((size * predicted + truth).reshape(-1), minlength=size * size)
         self._conf_matrix += counts.reshape(size, size)  # (size**2,) -> (predicted, true)
+
+
+class LabelMapModel(nn.Module):
+    """PixelCLIP for Detectron2's ``inference_on_dataset`` with a :class:`LabelMapEvaluator`.
+
+    Each output is ``{"labels": (height, width)}``, see :meth:`PixelCLIP.segment_labels`: scores of
+    all classes are neither made nor copied from the GPU.
+    """
+
+    def __init__(self, model: PixelCLIP) -> None:
+        super().__init__()
+        self.model = model
+        self.train(model.training)
+
+    @torch.no_grad()
+    def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
+        """Label maps of a batch of images."""
+        return [{"labels": labels} for labels in self.model.segment_labels(batched_inputs)]
 
 
 def build_evaluator(
@@ -76,13 +96,11 @@ def build_evaluator(
 
     Args:
         dataset_name: a registered data set whose metadata has an ``evaluator_type``.
-        output_dir: predictions go to ``output_dir/inference/dataset_name``.
+        output_dir: with ``saves_predictions``, they go to ``output_dir/inference/dataset_name``.
         evaluation: "segmentation" or "mask_classification".
-        saves_predictions: whether they do.
 
     Raises:
-        ValueError: an unknown evaluation, or the data set's ``evaluator_type`` is not one of
-            semantic segmentation.
+        ValueError: an unknown evaluation, or an ``evaluator_type`` of other data sets.
     """
     if evaluation not in EVALUATIONS:
         raise ValueError(

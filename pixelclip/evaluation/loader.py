@@ -1,5 +1,6 @@
 """Batches of test images, each process its share of a data set."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,13 +22,14 @@ def build_evaluation_loader(
     0.5. The last batch of a process may be smaller.
 
     Raises:
-        ValueError: a batch size below 1; while it is read: a broken image or label, which it names.
-            It is not skipped, because figures on fewer images would be those of another data set.
+        ValueError: a batch size below 1; during reading: a corrupt image or label, which it names.
+            It is not skipped, because results on fewer images would be those of another data set.
     """
     if batch_size < 1:
         raise ValueError(f"TEST.IMS_PER_BATCH is {batch_size}; expected at least 1.")
     records = get_detection_dataset_dicts([dataset_name], filter_empty=False)
-    dataset = MapDataset(DatasetFromList(records, copy=False), _NamingTheFile(mapper))
+    named_mapper = functools.partial(_name_the_file, mapper)
+    dataset = MapDataset(DatasetFromList(records, copy=False), named_mapper)
     return DataLoader(
         dataset,
         num_workers=num_workers,
@@ -36,16 +38,12 @@ def build_evaluation_loader(
     )
 
 
-class _NamingTheFile:
-    """A mapper whose errors say which record they are about; Pillow's do not."""
-
-    def __init__(self, mapper: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        self._mapper = mapper
-
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return self._mapper(record)
-        except Exception as error:  # Pillow raises a dozen types on broken files
-            raise ValueError(
-                f"{record['file_name']} cannot be evaluated: {error or type(error).__name__}"
-            ) from error
+def _name_the_file(
+    mapper: Callable[[dict[str, Any]], dict[str, Any]], record: dict[str, Any]
+) -> dict[str, Any]:
+    try:
+        return mapper(record)
+    except Exception as error:  # Pillow raises a dozen types on corrupt files, which name no file
+        raise ValueError(
+            f"{record['file_name']} cannot be evaluated: {error or type(error).__name__}"
+        ) from error

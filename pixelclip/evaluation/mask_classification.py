@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pixelclip.data.nearest_sampling import shrink_mask
+from pixelclip.data.masks import shrink_mask
 from pixelclip.meta_arch import PixelCLIP
 from pixelclip.modeling.mask_pooling import pool_masks
 
@@ -31,7 +31,7 @@ def classify_masks(
         model: in eval mode.
         image: (3, H, W) RGB in 0..255.
         masks: (N, height, width) bool tensor or array at the image's or any other resolution, none
-            of them empty; resized by nearest neighbour to ``MODEL.PIXELCLIP.MASK_RESOLUTION``.
+            of them empty; resized by nearest neighbor to ``MODEL.PIXELCLIP.MASK_RESOLUTION``.
 
     Returns:
         (N, C) cosines, float32.
@@ -41,12 +41,13 @@ def classify_masks(
     """
     if masks.ndim != 3:
         raise ValueError(f"masks has shape {tuple(masks.shape)}; expected (N, height, width).")
+    resolution = model.training_masks.resolution
     full = torch.as_tensor(masks).bool().cpu().numpy()
     empty = np.flatnonzero(~full.any(axis=(1, 2)))
     if len(empty):
         raise ValueError(f"The masks {empty[:5].tolist()} are empty: leave them out.")
-    small = np.array([shrink_mask(mask, model.mask_resolution) for mask in full], np.bool_)
-    small = small.reshape(-1, *model.mask_resolution)  # (N, Mh, Mw), also for N = 0
+    small = np.array([shrink_mask(mask, resolution) for mask in full], np.bool_)
+    small = small.reshape(-1, *resolution)  # (N, Mh, Mw), also for N = 0
     return _similarities(model, [image], [torch.from_numpy(small)])[0]
 
 
@@ -55,10 +56,10 @@ def _similarities(
 ) -> Sequence[Tensor]:
     """(N, C) for each image (3, H, W), whose masks are (N, Mh, Mw)."""
     features = model.image_encoder(model.preprocess(images))  # (B, h, w, d)
-    counts = [len(of_image) for of_image in masks]
+    counts = [len(image_masks) for image_masks in masks]
     image_index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     pooled = pool_masks(features, torch.cat(list(masks)).to(model.device), image_index)  # (n, d)
-    return model.class_scores(pooled).split(counts)
+    return model.text_classifier.scores(pooled).split(counts)
 
 
 class MaskClassifier(nn.Module):
@@ -72,14 +73,14 @@ class MaskClassifier(nn.Module):
 
     Args:
         model: the vocabulary is set on it.
-        fill_gaps: give pixels outside every mask the model's own cosines per pixel, for masks that
-            leave out more than void; otherwise they have cosine 0 with every class.
+        fill_missing: give pixels outside every mask the model's own cosines per pixel, for masks
+            that leave out more than void; otherwise they have cosine 0 with every class.
     """
 
-    def __init__(self, model: PixelCLIP, fill_gaps: bool) -> None:
+    def __init__(self, model: PixelCLIP, fill_missing: bool) -> None:
         super().__init__()
         self.model = model
-        self.fill_gaps = fill_gaps
+        self.fill_missing = fill_missing
         self.train(model.training)
 
     @torch.no_grad()
@@ -89,22 +90,22 @@ class MaskClassifier(nn.Module):
         similarities = _similarities(self.model, images, [x["masks"] for x in batched_inputs])
         outputs = []
         for inputs, similarity in zip(batched_inputs, similarities, strict=True):
-            owner = inputs["owner"].to(similarity.device)
-            sem_seg = paint(similarity, owner)
-            if self.fill_gaps and (owner < 0).any():
+            index_map = inputs["mask_index_map"].to(similarity.device)
+            sem_seg = paint(similarity, index_map)
+            if self.fill_missing and (index_map < 0).any():
                 per_pixel = self.model.inference([inputs])[0]["sem_seg"]
-                sem_seg = torch.where(owner < 0, per_pixel, sem_seg)
+                sem_seg = torch.where(index_map < 0, per_pixel, sem_seg)
             outputs.append({"mask_similarity": similarity, "sem_seg": sem_seg})
         return outputs
 
 
-def paint(similarity: Tensor, owner: Tensor) -> Tensor:
-    """Scores (C, H, W) of masks with scores (N, C), each pixel owned by one of them or none (-1).
+def paint(similarity: Tensor, index_map: Tensor) -> Tensor:
+    """Scores (C, H, W) of masks with scores (N, C); ``index_map`` (H, W) has -1 for no mask.
 
-    Pixels that no mask owns score 0 in every class.
+    Pixels without a mask score 0 in every class.
     """
-    nobody = similarity.new_zeros(1, similarity.shape[1])
-    return torch.cat([similarity, nobody]).T[:, owner]  # index -1 is the last: nobody
+    no_mask = similarity.new_zeros(1, similarity.shape[1])
+    return torch.cat([similarity, no_mask]).T[:, index_map]  # index -1 is the last: no mask
 
 
 class MaskClassificationEvaluator(DatasetEvaluator):
@@ -112,7 +113,7 @@ class MaskClassificationEvaluator(DatasetEvaluator):
 
     ``evaluate`` returns, in percent and on the main process only, ``mask_classification`` with
     ``accuracy`` (over all masks), ``mean_class_accuracy`` (over the classes that have masks),
-    ``num_masks`` (a count) and ``ACC-<class>``, beside what ``painted`` returns. Masks whose true
+    ``num_masks`` (a count) and ``ACC-<class>``, next to what ``painted`` returns. Masks whose true
     class is void are not counted.
 
     Args:
@@ -158,12 +159,12 @@ class MaskClassificationEvaluator(DatasetEvaluator):
     def _accuracies(self, num_masks: np.ndarray, num_correct: np.ndarray) -> dict[str, float]:
         """Accuracies out of counts (C,); NaN where there is no mask."""
         with np.errstate(invalid="ignore"):
-            of_class = 100 * num_correct / num_masks
+            accuracies = 100 * num_correct / num_masks
             accuracy = 100 * num_correct.sum() / num_masks.sum()
-        present = of_class[num_masks > 0]
+        present = accuracies[num_masks > 0]
         return {
             "accuracy": float(accuracy),
             "mean_class_accuracy": float(present.mean()) if len(present) else float("nan"),
             "num_masks": float(num_masks.sum()),
-            **{f"ACC-{n}": float(a) for n, a in zip(self._class_names, of_class, strict=True)},
+            **{f"ACC-{n}": float(a) for n, a in zip(self._class_names, accuracies, strict=True)},
         }

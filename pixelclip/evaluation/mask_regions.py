@@ -1,4 +1,4 @@
-"""The masks of a test image that are to be classified: its labelled regions, or generated ones.
+"""The masks of a test image that are to be classified: its labeled regions, or generated ones.
 
 Shapes: N masks, an image (its label map) of H x W pixels, mask resolution (Mh, Mw), C classes.
 """
@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pixelclip.data.corrupt_record import BrokenRecordError
-from pixelclip.data.mask_annotations import parse_mask_rles
-from pixelclip.data.mask_ownership import MaskOwnership
-from pixelclip.data.nearest_sampling import shrink_mask
-from pixelclip.data.record_reading import read_annotation_bytes
+from pixelclip.data.masks import MaskIndexMap, shrink_mask
 from pixelclip.data.rle import RLEError, sample_masks
+from pixelclip.data.sa1b_files import CorruptRecordError, parse_mask_rles, read_annotation_bytes
 
 Size = tuple[int, int]
 GROUND_TRUTH = "ground_truth"
@@ -34,12 +31,12 @@ class MaskRegions(NamedTuple):
     Attributes:
         masks: (N, Mh, Mw) bool, each with at least one pixel.
         classes: (N,) int64, each mask's true class in 0..C-1, or C where most of it is void.
-        owner: (H, W) int64, the mask that paints each pixel, -1 for none.
+        mask_index_map: (H, W) int64, the mask that paints each pixel, -1 for none.
     """
 
     masks: Tensor
     classes: Tensor
-    owner: Tensor
+    mask_index_map: Tensor
 
 
 def mask_folder_of(masks: str) -> Path | None:
@@ -67,7 +64,7 @@ def mask_file(folder: Path, image_file: str) -> Path:
 class MaskRegionsMapper:
     """A Detectron2 mapper that adds an image's masks to what another mapper makes of its record.
 
-    The added keys are those of :class:`MaskRegions`: ``masks``, ``classes`` and ``owner``.
+    The added keys are those of :class:`MaskRegions`: ``masks``, ``classes`` and ``mask_index_map``.
 
     Args:
         image_mapper: makes the model's input; must keep the image's ``height`` and ``width``.
@@ -109,8 +106,8 @@ class MaskRegionsMapper:
         """Read one image and its masks.
 
         Raises:
-            ValueError: the label map is none, has a value that is no class, or its size is not the
-                image's; the mask file cannot be read as masks of this image. The text names it.
+            ValueError: the label map cannot be read, has another size than the image or values
+                that are not classes; or the mask file has no masks of this image. It is named.
         """
         label_file = record["sem_seg_file_name"]
         label = read_label_map(label_file, self.num_classes, self.ignore_label)
@@ -118,7 +115,7 @@ class MaskRegionsMapper:
         if label.shape != (inputs["height"], inputs["width"]):
             raise ValueError(
                 f"{label_file} has {label.shape} pixels (height, width); its image has "
-                f"{(inputs['height'], inputs['width'])}. Prepare the data set anew."
+                f"{(inputs['height'], inputs['width'])}. Prepare the data set again."
             )
         return {**inputs, **self._regions(record["file_name"], label)._asdict()}
 
@@ -129,7 +126,7 @@ class MaskRegionsMapper:
         try:
             rles = _read_rles(path)
             return generated_regions(rles, label, self.num_classes, self.mask_resolution)
-        except (BrokenRecordError, RLEError, OSError) as error:
+        except (CorruptRecordError, RLEError, OSError) as error:
             raise ValueError(f"{path} does not hold the masks of {image_file}: {error}") from error
 
 
@@ -137,7 +134,7 @@ def _read_rles(path: Path) -> list[dict[str, Any]]:
     try:
         record = {"annotation_file_name": str(path), "annotation_span": None}
         return parse_mask_rles(read_annotation_bytes(record))
-    except BrokenRecordError as error:
+    except CorruptRecordError as error:
         # Nothing to train on, but a generator may well have found nothing.
         if error.kind == "no masks":
             return []
@@ -154,7 +151,7 @@ def read_label_map(path: str, num_classes: int, ignore_label: int) -> NDArray[np
     try:
         with Image.open(path, formats=_LABEL_FORMATS) as image:
             label = np.array(image, dtype=np.int64)
-    except Exception as error:  # Pillow raises a dozen types on broken files
+    except Exception as error:  # Pillow raises a dozen types on corrupt files
         raise ValueError(f"{path} cannot be read as a label map: {error}") from error
     if label.ndim != 2:
         raise ValueError(f"{path} has shape {label.shape}; expected one channel of class numbers.")
@@ -164,7 +161,7 @@ def read_label_map(path: str, num_classes: int, ignore_label: int) -> NDArray[np
     if len(wrong):
         raise ValueError(
             f"{path} has the labels {wrong[:5].tolist()}; expected 0..{num_classes - 1} or "
-            f"{ignore_label}. Prepare the data set anew."
+            f"{ignore_label}. Prepare the data set again."
         )
     return label
 
@@ -175,9 +172,9 @@ def ground_truth_regions(
     """One mask per class that a label map (H, W) has; void (C) belongs to none."""
     present = np.unique(label[label < num_classes])
     masks = [shrink_mask(label == value, mask_resolution) for value in present]
-    number_of_class = np.full(num_classes + 1, -1)
-    number_of_class[present] = np.arange(len(present))
-    return _to_regions(masks, present, number_of_class[label], mask_resolution)
+    class_to_mask = np.full(num_classes + 1, -1)
+    class_to_mask[present] = np.arange(len(present))
+    return _to_regions(masks, present, class_to_mask[label], mask_resolution)
 
 
 def generated_regions(
@@ -201,25 +198,25 @@ def generated_regions(
         RLEError: a code is malformed or of another size.
     """
     rows, columns = (np.arange(side) for side in label.shape)
-    ownership = MaskOwnership((len(rows), len(columns)))
+    index_map = MaskIndexMap((len(rows), len(columns)))
     masks: list[NDArray[np.bool_]] = []
     classes = []
-    # One full-size mask at a time, see MaskOwnership.
+    # One full-size mask at a time, see MaskIndexMap.
     for rle in rles:
         mask = sample_masks([rle], rows, columns, (len(rows), len(columns)))[0]
         if not mask.any():
             continue
-        ownership.add(mask)
+        index_map.add(mask)
         masks.append(shrink_mask(mask, mask_resolution))
         classes.append(np.bincount(label[mask], minlength=num_classes + 1).argmax())
-    return _to_regions(masks, np.array(classes, np.int64), ownership.owner, mask_resolution)
+    return _to_regions(masks, np.array(classes, np.int64), index_map.index_map, mask_resolution)
 
 
 def _to_regions(
     masks: Sequence[NDArray[np.bool_]],
     classes: NDArray[np.int64],
-    owner: NDArray[np.int64],
+    index_map: NDArray[np.int64],
     mask_resolution: Size,
 ) -> MaskRegions:
     stacked = np.array(masks, np.bool_).reshape(-1, *mask_resolution)  # (N, Mh, Mw), also for N = 0
-    return MaskRegions(*(torch.from_numpy(array) for array in (stacked, classes, owner)))
+    return MaskRegions(*(torch.from_numpy(array) for array in (stacked, classes, index_map)))

@@ -11,42 +11,39 @@ from detectron2.utils import comm
 from pixelclip.evaluation.mask_regions import mask_file
 
 
-def find_gaps(names: Sequence[str], mask_folder: Path | None = None) -> dict[str, str]:
+def find_missing_datasets(names: Sequence[str], mask_folder: Path | None = None) -> dict[str, str]:
     """Look at data sets on all processes.
 
     Every process must call it; all of them get the same answer, and a data set that one of them
-    lacks is a gap for all.
+    lacks is missing for all.
 
     Args:
         names: registered data sets.
         mask_folder: where each image must have an SA-1B JSON, if anywhere.
 
     Returns:
-        For each data set that is not whole, one line that says what was looked for and what mends
+        For each data set that is not whole, one line that says what was looked for and how to fix
         it.
     """
-    own = {name: _find_gap(name, mask_folder) for name in names}
-    gaps: dict[str, str] = {}
+    own = {name: _find_problem(name, mask_folder) for name in names}
+    missing_datasets: dict[str, str] = {}
     for rank, found in enumerate(comm.all_gather(own)):
-        for name, gap in found.items():
-            if gap and name not in gaps:
-                gaps[name] = f"on process {rank}: {gap}" if rank else gap
-    return gaps
+        for name, problem in found.items():
+            if problem and name not in missing_datasets:
+                missing_datasets[name] = f"on process {rank}: {problem}" if rank else problem
+    return missing_datasets
 
 
-def _find_gap(name: str, mask_folder: Path | None) -> str | None:
+def _find_problem(name: str, mask_folder: Path | None) -> str | None:
     # Ours raise FileNotFoundError or ValueError, Detectron2's own loaders AssertionError too.
     try:
         records = DatasetCatalog.get(name)
     except (OSError, ValueError, AssertionError) as error:
-        return _one_line(error) + _preparation(name, str(error))
+        text = " ".join(str(error).split()) or type(error).__name__
+        return text + _preparation(name, text)
     if not len(records):
         return f"{name} is empty: its loader found no images.{_preparation(name, '')}"
     return _find_missing_masks(records, mask_folder) if mask_folder else None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _preparation(name: str, said: str) -> str:

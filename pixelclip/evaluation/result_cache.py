@@ -1,4 +1,4 @@
-"""Results of finished data sets on disk, so that a broken-off evaluation goes on where it stopped.
+"""Results of finished data sets on disk, so that an interrupted evaluation resumes.
 
 A result is stored with a fingerprint of all that it depends on, and is only taken again where the
 fingerprint is the same: weights, settings, vocabulary, images and labels.
@@ -20,7 +20,7 @@ from torch import nn
 
 from pixelclip.evaluation.mask_regions import mask_file
 from pixelclip.evaluation.timed_inference import Speed
-from pixelclip.utils.atomic_write import atomic_writer
+from pixelclip.utils.atomic_write import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def make_fingerprint(
     Args:
         weights: :func:`hash_weights`.
         settings: all config values that can change a result; as JSON.
-        vocabulary: class names and whatever else the model's vocabulary consists of; as JSON.
+        vocabulary: class names and all else that makes up the model's vocabulary; as JSON.
         data: :func:`hash_data`.
     """
     parts = {"settings": settings, "vocabulary": vocabulary}
@@ -103,10 +103,8 @@ def make_fingerprint(
 def save_result(folder: str, name: str, fingerprint: Fingerprint, result: DatasetResult) -> None:
     """Write ``folder/name.json`` in one step; the folder is made where it is missing."""
     os.makedirs(folder, exist_ok=True)
-    stored = {**dataclasses.asdict(result), "metrics": _to_json(result.metrics)}
-    content = {"fingerprint": fingerprint, **stored}
-    with atomic_writer(_path(folder, name)) as file:
-        file.write((json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    content = {"fingerprint": fingerprint, **dataclasses.asdict(result)}
+    write_text(_path(folder, name), json.dumps(content, indent=2) + "\n")
 
 
 def load_result(folder: str, name: str, fingerprint: Fingerprint) -> DatasetResult | None:
@@ -117,15 +115,16 @@ def load_result(folder: str, name: str, fingerprint: Fingerprint) -> DatasetResu
     path = _path(folder, name)
     try:
         with open(path, "rb") as file:
-            content = json.load(file)
-        changed = [
-            part for part in fingerprint if content["fingerprint"][part] != fingerprint[part]
-        ]
-        result = _parse(content)
+            content = json.load(file, object_hook=_read_numbers)
+        stored = content.pop("fingerprint")
+        changed = [part for part in fingerprint if stored[part] != fingerprint[part]]
+        result = DatasetResult(
+            dict(content["metrics"]), int(content["num_images"]), Speed(**content["speed"])
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        logger.warning("%s is no stored result (%r): evaluating anew.", path, error)
+        logger.warning("%s is not a stored result (%r): evaluating again.", path, error)
         return None
     if changed:
         logger.info("%s has another result, of other %s.", path, ", ".join(changed))
@@ -133,22 +132,9 @@ def load_result(folder: str, name: str, fingerprint: Fingerprint) -> DatasetResu
     return result
 
 
-def _parse(content: Any) -> DatasetResult:
-    metrics = _from_json(content["metrics"])
-    return DatasetResult(metrics, int(content["num_images"]), Speed(**content["speed"]))
-
-
-def _to_json(value: Any) -> Any:
-    """Nested dicts of numbers for JSON, which has no NaN: null stands for it."""
-    if isinstance(value, Mapping):
-        return {key: _to_json(item) for key, item in value.items()}
-    return float(value) if math.isfinite(value) else None
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _from_json(item) for key, item in value.items()}
-    return math.nan if value is None else float(value)
+def _read_numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """Read null, which former versions wrote for NaN; a speed without a value stays None."""
+    return {k: math.nan if v is None and k != "images_per_second" else v for k, v in values.items()}
 
 
 def _path(folder: str, name: str) -> str:

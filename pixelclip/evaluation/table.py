@@ -1,4 +1,4 @@
-"""One table of all evaluated data sets, as Markdown and as JSON."""
+"""One table of all evaluated data sets, as Markdown and as JSON, with the published results."""
 
 import json
 import math
@@ -6,10 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pixelclip.evaluation.result_cache import DatasetResult
-from pixelclip.utils.atomic_write import atomic_writer
+from tabulate import tabulate
 
-# Heading, and where the figure stands in an evaluator's result.
+from pixelclip.evaluation.result_cache import DatasetResult
+from pixelclip.utils.atomic_write import atomic_writer, write_text
+
+# Heading, and where the number stands in an evaluator's result.
 _ALWAYS = (
     ("mIoU", "sem_seg", "mIoU"),
     ("pixel accuracy", "sem_seg", "pACC"),
@@ -19,13 +21,46 @@ _WITH_MASKS = (
     ("mask accuracy", "mask_classification", "accuracy"),
     ("mean mask accuracy of classes", "mask_classification", "mean_class_accuracy"),
 )
-_NOTHING = "-"
 _EXPLANATION = """\
 All but speeds and counts in percent. Images per second are those of the whole evaluation (reading,
 model, metrics) after a warm-up; in brackets the number of images that were timed.
 """
 
+# The paper's main table, mIoU in percent.
+_PUBLISHED_BENCHMARKS = (
+    "coco_2017_test_stuff_all_sem_seg",
+    "ade20k_150_test_sem_seg",
+    "context_59_test_sem_seg",
+    "cityscapes_fine_sem_seg_val",
+    "voc_2012_test_sem_seg",
+)
+_PUBLISHED_ROWS = {
+    "ViT-B/16 SA-1B": (23.6, 18.7, 37.9, 27.2, 85.9),
+    "ViT-B/16 DINO": (22.2, 17.4, 34.3, 22.9, 83.8),
+    "ConvNeXt-B SA-1B": (21.4, 20.3, 35.4, 34.8, 67.2),
+    "ConvNeXt-B DINO": (20.2, 19.4, 32.7, 30.0, 62.9),
+}
+
 Row = dict[str, Any]
+
+
+def get_published_row(name: str) -> Mapping[str, float]:
+    """Published mIoU in percent by data set, of one row of the paper's main table.
+
+    Args:
+        name: image encoder and mask source, such as "ViT-B/16 SA-1B"; "" for no row.
+
+    Raises:
+        ValueError: an unknown name; the text lists the known ones.
+    """
+    if not name:
+        return {}
+    if name not in _PUBLISHED_ROWS:
+        raise ValueError(
+            f"TEST.PUBLISHED_ROW is {name!r}; it must be one of {', '.join(_PUBLISHED_ROWS)}, or "
+            "'' for none."
+        )
+    return dict(zip(_PUBLISHED_BENCHMARKS, _PUBLISHED_ROWS[name], strict=True))
 
 
 def make_rows(
@@ -34,7 +69,7 @@ def make_rows(
     notes: Mapping[str, str],
     published: Mapping[str, float],
 ) -> list[Row]:
-    """One dict per data set, in the order of ``names``, with None for what there is not.
+    """One dict per data set, in the order of ``names``, with None for what is not known.
 
     Args:
         names: all data sets that were asked for.
@@ -49,7 +84,7 @@ def make_rows(
         result = results.get(name)
         row: Row = {"data set": name}
         for heading, task, key in columns:
-            row[heading] = _figure(result, task, key)
+            row[heading] = _find_metric(result, task, key)
         row["images per second"] = result.speed.images_per_second if result else None
         row["images timed"] = result.speed.images if result else None
         if published:
@@ -60,7 +95,7 @@ def make_rows(
     return rows
 
 
-def _figure(result: DatasetResult | None, task: str, key: str) -> float | None:
+def _find_metric(result: DatasetResult | None, task: str, key: str) -> float | None:
     """A finite number or None: a mean over no class at all is not a number."""
     metrics = result.metrics.get(task) if result else None
     value = metrics.get(key, math.nan) if isinstance(metrics, Mapping) else math.nan
@@ -68,54 +103,36 @@ def _figure(result: DatasetResult | None, task: str, key: str) -> float | None:
 
 
 def to_markdown(rows: Sequence[Row], published_row: str = "", protocol: str = "") -> str:
-    """The rows as a Markdown table that can be read as it is, and what its figures mean."""
-    with_notes = any(row["note"] for row in rows)
-    headings = [key for key in rows[0] if key not in ("images timed", "note")]
+    """The rows as a Markdown table that can be read as it is, and what its numbers mean."""
+    dropped = ("images timed",) if any(row["note"] for row in rows) else ("images timed", "note")
+    headings = [key for key in rows[0] if key not in dropped]
     titles = [
         f"{heading} ({published_row})" if heading == "published mIoU" else heading
         for heading in headings
     ]
-    lines = [[*titles, *(["note"] if with_notes else [])]]
-    for row in rows:
-        cells = [_cell(row, heading) for heading in headings]
-        lines.append([*cells, *([_escape(row["note"] or "")] if with_notes else [])])
-    return f"{layout_markdown_table(lines, len(headings))}\n{protocol}{_EXPLANATION}"
+    cells = [[_cell(row, heading) for heading in headings] for row in rows]
+    alignment = ["left" if key in ("data set", "note") else "right" for key in headings]
+    return f"{to_markdown_table(titles, cells, alignment)}\n{protocol}{_EXPLANATION}"
 
 
-def layout_markdown_table(lines: Sequence[Sequence[str]], aligned: int) -> str:
-    """Lay out cells as a Markdown table that can be read as it is.
-
-    Args:
-        lines: the headings, then the rows, all of one length.
-        aligned: how many columns are padded, the first to the left, the others to the right; after
-            them comes at most one of free text, whose padding would only wrap lines.
-    """
-    widths = [max(len(line[column]) for line in lines) for column in range(aligned)]
-    widths.extend([0] * (len(lines[0]) - aligned))
-    padded = [
-        [cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in pairs]
-        for pairs in (list(enumerate(zip(line, widths, strict=True))) for line in lines)
-    ]
-    rules = ["-" * max(width - 1, 2) + ":" for width in widths]
-    rules[0] = "-" * widths[0]
-    if len(widths) > aligned:
-        rules[-1] = "---"
-    return "".join(f"| {' | '.join(line)} |\n" for line in [padded[0], rules, *padded[1:]])
+def to_markdown_table(
+    titles: Sequence[str], cells: Sequence[Sequence[str]], alignment: Sequence[str]
+) -> str:
+    """Cells as a Markdown table; ``alignment`` of each column is "left" or "right"."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+    table = tabulate(
+        escaped, titles, tablefmt="pipe", colalign=tuple(alignment), disable_numparse=True
+    )
+    return f"{table}\n"
 
 
 def _cell(row: Row, heading: str) -> str:
     value = row[heading]
     if value is None:
-        return _NOTHING
+        return "" if heading == "note" else "-"
     if heading == "images per second":
         return f"{value:.2f} ({row['images timed']})"
-    if isinstance(value, float):
-        return f"{value:.2f}"
-    return _escape(str(value))
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def write_table(
@@ -124,7 +141,7 @@ def write_table(
     """Write ``benchmark.md`` and ``benchmark.json`` into an existing folder.
 
     The JSON holds ``published_row``, ``protocol`` (how it was evaluated) and the unrounded
-    ``rows``, null for what there is not.
+    ``rows``, null for what is not known.
 
     Returns:
         The Markdown.
@@ -133,6 +150,5 @@ def write_table(
     content = {"published_row": published_row, "protocol": protocol.strip(), "rows": list(rows)}
     with atomic_writer(os.path.join(folder, "benchmark.json")) as file:
         file.write((json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-    with atomic_writer(os.path.join(folder, "benchmark.md")) as file:
-        file.write(markdown.encode())
+    write_text(os.path.join(folder, "benchmark.md"), markdown)
     return markdown

@@ -1,7 +1,7 @@
 """Run a model over a data set, with a progress bar and a clock."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ def run_timed_inference(
     Args:
         model: takes a batch of ``loader`` and returns what ``evaluator`` processes.
         loader: an iterable of lists, with a length; every process has its own share.
-        evaluator: gathers over the processes by itself.
+        evaluator: gathers over the processes on its own.
         description: what stands before the main process's progress bar.
 
     Returns:
@@ -60,12 +60,8 @@ def run_timed_inference(
                 images += len(inputs)
             elif done == warm_up:
                 start = time.perf_counter()
-    speed = _combine(comm.all_gather((images, time.perf_counter() - start)))
+    measured = comm.all_gather((images, time.perf_counter() - start))
+    total = sum(count for count, _ in measured)
+    seconds = max((duration for count, duration in measured if count), default=0.0)
+    speed = Speed(total / seconds if total else None, total, len(measured))
     return evaluator.evaluate() or {}, speed
-
-
-def _combine(measured: Sequence[tuple[int, float]]) -> Speed:
-    """Speed of all processes together, out of each one's images and seconds."""
-    images = sum(count for count, _ in measured)
-    seconds = max(duration for count, duration in measured if count) if images else 0.0
-    return Speed(images / seconds if images else None, images, len(measured))

@@ -11,9 +11,9 @@ from detectron2.utils.events import EventStorage
 from pixelclip.engine.hooks import (
     CountSkippedRecords,
     IterationLog,
-    MonitorClusters,
     ProgressBar,
     SeedEveryIteration,
+    WarnOfCollapse,
 )
 
 
@@ -35,43 +35,27 @@ def test_random_numbers_follow_from_seed_iteration_and_process(monkeypatch):
     assert numbers(1, 5) != first
 
 
-def monitor(*usages):
-    """Scalars after steps whose batches had so many masks in each cluster."""
-    hook = MonitorClusters()
-    model = SimpleNamespace(
-        assignment_entropy=torch.tensor(0.25), teacher_agreement=torch.tensor(0.5)
-    )
+def watch_for_collapse(fractions):
+    """Let the hook see each iteration's share of masks in the fullest cluster."""
+    hook = WarnOfCollapse()
     with EventStorage(0) as storage:
-        hook.trainer = SimpleNamespace(model=model, storage=storage)
-        for usage in usages:
-            model.cluster_usage = torch.tensor(usage)
+        for iteration, fraction in enumerate(fractions):
+            if fraction is not None:
+                storage.put_scalar("clusters/largest", fraction)
+            hook.trainer = SimpleNamespace(iter=iteration, storage=storage)
             hook.after_step()
-        return {name: value for name, (value, _) in storage.latest().items()}
-
-
-def test_cluster_shares():
-    assert monitor([3, 0, 1, 0]) == {
-        "clusters/used": 0.5,
-        "clusters/largest": 0.75,
-        "clusters/assignment_entropy": 0.25,
-        "teacher/agreement": 0.5,
-    }
-
-
-def test_a_batch_without_masks_has_no_shares():
-    assert monitor([0, 0, 0, 0]) == {"teacher/agreement": 0.5}
+            storage.step()
 
 
 def test_a_collapse_of_the_clustering_is_warned_of_once_a_period(caplog):
-    # Single batches may be lopsided: they have few masks.
-    monitor(*([[9, 0], [0, 9]] * MonitorClusters.PERIOD))
-    monitor(*([[9, 0]] * (MonitorClusters.PERIOD - 1)))
-    monitor(*([[]] * MonitorClusters.PERIOD))  # without clusters
-    monitor(*([[0, 0]] * MonitorClusters.PERIOD))  # without masks
+    period = WarnOfCollapse.PERIOD
+    watch_for_collapse([0.9] * (period - 1))
+    watch_for_collapse([0.9, 0.2, 0.3] * period)  # single batches may be lopsided
+    watch_for_collapse([None] * period)  # without clusters, or without masks
     assert not caplog.records
-    monitor(*([[1, 9, 0]] * (2 * MonitorClusters.PERIOD)))
+    watch_for_collapse([0.9] * (2 * period))
     assert len(caplog.records) == 2
-    assert "collapsed: cluster 1 took 90% of the 1000 masks of the last 100" in caplog.text
+    assert "a single cluster took 90% of a batch's masks" in caplog.text
 
 
 def optimizer(factor):
@@ -129,23 +113,24 @@ def count_skipped(hook, *skipped_by_process, monkeypatch, position=0):
 
 
 def test_skipped_records_of_all_processes_and_runs_are_counted(monkeypatch, caplog):
-    first = CountSkippedRecords(max_share=0.5)
+    first = CountSkippedRecords(max_fraction=0.5)
     counts = [{"image": 2}, {"masks": 1}]
     assert count_skipped(first, *counts, monkeypatch=monkeypatch) == 3
-    second = CountSkippedRecords(max_share=0.5)
+    second = CountSkippedRecords(max_fraction=0.5)
     second.load_state_dict(first.state_dict())
     assert count_skipped(second, {}, {}, monkeypatch=monkeypatch) == 3
     assert count_skipped(second, {"image": 1}, {}, monkeypatch=monkeypatch) == 4
     second.after_train()
-    assert "Skipped 4 broken records (image: 3, masks: 1)" in caplog.text
+    assert "Skipped 4 corrupt records (image: 3, masks: 1)" in caplog.text
 
 
-def test_too_large_a_share_of_broken_records_stops_the_training(monkeypatch):
-    hook = CountSkippedRecords(max_share=0.2)
+def test_too_many_corrupt_records_stops_the_training(monkeypatch):
+    hook = CountSkippedRecords(max_fraction=0.2)
     count = functools.partial(count_skipped, hook, monkeypatch=monkeypatch)
     assert count({"image": 50}, {"masks": 9}, position=40) == 59  # too few to judge
     assert count({"image": 15}, {"masks": 10}, position=100) == 25  # exactly the share
-    with pytest.raises(RuntimeError, match=r"26 of the 126 .*image: 16, masks: 10.*0\.2.*MAX_BROK"):
+    problem = r"26 of the 126 .*image: 16, masks: 10.*MAX_CORRUPT_FRACTION, 0\.2"
+    with pytest.raises(RuntimeError, match=problem):
         count({"image": 16}, {"masks": 10}, position=100)
 
 

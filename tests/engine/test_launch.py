@@ -12,7 +12,7 @@ from detectron2.utils import comm
 
 from pixelclip.engine import launch as module
 from pixelclip.engine.launch import launch
-from pixelclip.utils.distributed import COLLECTIVE_TIMEOUT
+from pixelclip.utils.distributed import limit_gloo_group
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "pixelclip_vitb16.yaml")
@@ -125,7 +125,7 @@ def test_the_gloo_group_next_to_nccl_waits_as_long(monkeypatch):
 FAILING = f"""
 from types import SimpleNamespace
 from detectron2.utils import comm
-from pixelclip.distributed import StepBarrier
+from pixelclip.utils.distributed import StepBarrier
 from pixelclip.engine.launch import launch
 
 def main(args):

@@ -9,7 +9,7 @@ from pixelclip import PixelCLIP
 from pixelclip.engine.solver import build_optimizer
 from pixelclip.engine.training_step import TrainingStep
 
-from ..conftest import make_batch, make_tiny_config
+from ..conftest import RecordingAssignment, make_batch, make_tiny_config
 
 COUNTS = (5, 1, 0, 3)  # masks of each image
 FEW = (2, 1)  # for float16, in which the decoder is slow on a CPU
@@ -21,7 +21,7 @@ CLIPPING = [
 
 @pytest.fixture
 def config(tiny_config):
-    """Each mask's cluster is its nearest, whatever else is in the batch."""
+    """Each mask's cluster is its nearest, no matter what else is in the batch."""
     tiny_config.MODEL.PIXELCLIP.ASSIGNMENT = "argmax"
     tiny_config.SOLVER.BASE_LR = 1e-3
     tiny_config.MODEL.PIXELCLIP.NUM_CLUSTERS = 4
@@ -89,24 +89,16 @@ def test_bfloat16_follows_float32_over_fifty_steps(tiny_vit_json):
     models = [PixelCLIP(config) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     # With random weights most masks lie between clusters: one that falls to another side changes
-    # what is learnt from then on. What is compared is the arithmetic, so the clusters are shared.
-    assignments, own_agree = [], []
-    assign = models[0].assign_masks
-    models[0].assign_masks = lambda scores: assignments.append(assign(scores)) or assignments[-1]
+    # what is learned from then on. What is compared is the arithmetic, so the clusters are shared.
+    shared = RecordingAssignment(models[0])
     batches = [make_unequal_batch((5, 1, 3, 3), seed=i % 3) for i in range(50)]
     exact, _ = run(config, models[0], batches)
-    given = iter(assignments)
-
-    def assign_as_before(scores):
-        shared = next(given)
-        own_agree.append((assign(scores) == shared).float().mean().item())
-        return shared
-
-    models[1].assign_masks = assign_as_before
+    own = RecordingAssignment(models[1], given=shared.recorded)
     rounded, _ = run(config, models[1], batches, precision="bfloat16")
     assert sum(rounded) == pytest.approx(sum(exact), rel=0.01)
     assert rounded != exact
-    assert sum(own_agree[:10]) / 10 > 0.8
+    pairs = zip(shared.recorded[:10], own.recorded[:10], strict=True)
+    assert sum((one == other).float().mean().item() for one, other in pairs) / 10 > 0.8
     parameters = list(models[1].parameters())
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in parameters)
 

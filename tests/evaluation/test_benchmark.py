@@ -18,12 +18,12 @@ from pixelclip.evaluation import Benchmark, build_evaluator
 from pixelclip.evaluation.benchmark import dataset_vocabulary, result_settings
 
 from .conftest import NAMES
-from .labelled_sets import (
+from .labeled_sets import (
     CLASS_NAMES,
     RandomSegmenter,
     metrics_in_numpy,
     predict,
-    remove_labelled_set,
+    remove_labeled_set,
 )
 
 ABSENT = "ade20k_150_test_sem_seg"
@@ -56,10 +56,10 @@ def seen_sets(model):
     return list(OrderedDict.fromkeys(stem.rsplit("_", 1)[0] for stem in model.seen))
 
 
-def test_the_table_equals_an_independent_computation(labelled_sets, tmp_path):
+def test_the_table_equals_an_independent_computation(labeled_sets, tmp_path):
     model = RandomSegmenter()
     results, rows = run(tmp_path, model)
-    for (name, labels), row in zip(labelled_sets.items(), rows, strict=True):
+    for (name, labels), row in zip(labeled_sets.items(), rows, strict=True):
         predictions = [predict(f"{name}_{i}", label) for i, label in enumerate(labels)]
         for heading, expected in metrics_in_numpy(labels, predictions).items():
             assert row[heading] == pytest.approx(expected)
@@ -69,18 +69,18 @@ def test_the_table_equals_an_independent_computation(labelled_sets, tmp_path):
     assert model.vocabularies == [CLASS_NAMES] * 3
 
 
-def test_an_absent_set_is_a_gap_in_the_table(labelled_sets, tmp_path, monkeypatch, caplog):
+def test_a_missing_set_is_named_in_the_table(labeled_sets, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
     published = {"published_row": "ViT-B/16 SA-1B"}
     model = RandomSegmenter()
     with caplog.at_level("INFO"):
         results, rows = run(tmp_path, model, (NAMES[0], ABSENT, NAMES[1]), **published)
     assert list(results) == [NAMES[0], NAMES[1]]
-    gap = rows[1]
-    assert gap["mIoU"] is gap["images"] is None
-    assert gap["published mIoU"] == 18.7
-    assert str(tmp_path / "nowhere") in gap["note"]
-    assert "prepare_ade20k_150.py" in gap["note"]
+    missing = rows[1]
+    assert missing["mIoU"] is missing["images"] is None
+    assert missing["published mIoU"] == 18.7
+    assert str(tmp_path / "nowhere") in missing["note"]
+    assert "prepare_ade20k_150.py" in missing["note"]
     said = [record.getMessage() for record in caplog.records]
     first_result = next(i for i, text in enumerate(said) if text.startswith("Results on"))
     assert any(ABSENT in text and "nowhere" in text for text in said[:first_result])
@@ -106,28 +106,28 @@ class BreaksAt(RandomSegmenter):
         return outputs
 
 
-def test_a_broken_off_evaluation_goes_on_where_it_stopped(labelled_sets, tmp_path, caplog):
+def test_an_interrupted_evaluation_resumes(labeled_sets, tmp_path, caplog):
     _, expected = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "broken_off", BreaksAt(f"{NAMES[2]}_2"))
-    assert not (tmp_path / "broken_off" / "benchmark.json").exists()
+        run(tmp_path / "interrupted", BreaksAt(f"{NAMES[2]}_2"))
+    assert not (tmp_path / "interrupted" / "benchmark.json").exists()
     model = RandomSegmenter()
     with caplog.at_level("INFO"):
-        _, rows = run(tmp_path / "broken_off", model)
+        _, rows = run(tmp_path / "interrupted", model)
     assert seen_sets(model) == [NAMES[2]]
     assert without_speed(rows) == without_speed(expected)
     assert caplog.text.count("its result is taken from") == 2
     model = RandomSegmenter()
-    results, again = run(tmp_path / "broken_off", model)
+    results, again = run(tmp_path / "interrupted", model)
     assert (seen_sets(model), again) == ([], rows)
     assert math.isnan(results[NAMES[0]]["sem_seg"]["ACC-ship"])
 
 
 @pytest.mark.parametrize("change", ["weights", "settings", "vocabulary", "data"])
-def test_what_has_changed_is_evaluated_anew(labelled_sets, tmp_path, change, caplog):
+def test_what_has_changed_is_evaluated_again(labeled_sets, tmp_path, change, caplog):
     run(tmp_path)
     model, settings = RandomSegmenter(), {}
-    anew = list(NAMES)
+    expected = list(NAMES)
     if change == "weights":
         torch.nn.init.ones_(model.weight)
     elif change == "settings":
@@ -135,18 +135,18 @@ def test_what_has_changed_is_evaluated_anew(labelled_sets, tmp_path, change, cap
     elif change == "vocabulary":
         del MetadataCatalog.get(NAMES[1]).stuff_classes
         MetadataCatalog.get(NAMES[1]).stuff_classes = [*CLASS_NAMES[:4], "walrus"]
-        anew = [NAMES[1]]
+        expected = [NAMES[1]]
     else:
         first, second = (r["sem_seg_file_name"] for r in DatasetCatalog.get(NAMES[1])[:2])
         shutil.copy(second, first)
-        anew = [NAMES[1]]
+        expected = [NAMES[1]]
     with caplog.at_level("INFO"):
         run(tmp_path, model, settings=settings)
-    assert seen_sets(model) == anew
+    assert seen_sets(model) == expected
     assert f"another result, of other {change}." in caplog.text
 
 
-def test_what_only_the_main_process_finds_counts(labelled_sets, tmp_path, monkeypatch):
+def test_what_only_the_main_process_finds_counts(labeled_sets, tmp_path, monkeypatch):
     _, rows = run(tmp_path)
     from pixelclip.evaluation import benchmark
 
@@ -162,7 +162,7 @@ def test_what_only_the_main_process_finds_counts(labelled_sets, tmp_path, monkey
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")} == before
 
 
-def test_a_set_of_another_size_has_a_note(labelled_sets, tmp_path):
+def test_a_set_of_another_size_has_a_note(labeled_sets, tmp_path):
     class Official:
         num_images = (10, 11)
         prepare_command = None
@@ -173,7 +173,7 @@ def test_a_set_of_another_size_has_a_note(labelled_sets, tmp_path):
     assert rows[1]["note"] is None
 
 
-def test_the_vocabulary_has_its_background(labelled_sets):
+def test_the_vocabulary_has_its_background(labeled_sets):
     MetadataCatalog.get(NAMES[0]).background_index = 2
     assert dataset_vocabulary(NAMES[0]) == {"class_names": CLASS_NAMES, "background_index": 2}
     assert dataset_vocabulary(NAMES[1])["background_index"] is None
@@ -210,7 +210,7 @@ def test_settings_are_those_that_change_a_result(tiny_config, key, value, counts
     assert (json.dumps(result_settings(tiny_config)) != before) == counts
 
 
-def test_synonyms_are_the_models_vocabulary_and_another_result(labelled_sets, tmp_path):
+def test_synonyms_are_the_models_vocabulary_and_another_result(labeled_sets, tmp_path):
     run(tmp_path)
     metadata = MetadataCatalog.get(NAMES[0])
     metadata.vocabulary = "pascal_voc_20"
@@ -249,7 +249,7 @@ def test_a_gap_does_not_disturb_the_hooks_of_a_training(test_config, monkeypatch
     assert 0 <= storage.latest()[f"{NAMES[0]}/sem_seg/mIoU"][0] <= 100
 
 
-def test_a_training_with_a_gap_says_so_at_the_start_and_goes_on(
+def test_a_training_with_a_missing_set_says_so_at_the_start_and_continues(
     train_config, monkeypatch, tmp_path, caplog
 ):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
@@ -261,7 +261,7 @@ def test_a_training_with_a_gap_says_so_at_the_start_and_goes_on(
     assert caplog.text.count(warning) == 1
     trainer.train()
     assert caplog.text.count(warning) == 1, "not at each evaluation"
-    assert list(trainer._last_eval_results) == ["three_pictures_sem_seg"]
+    assert list(trainer._last_eval_results) == ["three_images_sem_seg"]
 
 
 def test_other_weights_take_no_old_result(test_config):
@@ -323,14 +323,14 @@ def test_similarity_is_averaged_in_given_masks(test_config, masks, tmp_path):
     model = PixelCLIP(test_config)
     assert 0 <= Trainer.test(test_config, model)[NAMES[0]]["sem_seg"]["mIoU"] <= 100
     for (inputs,) in Trainer.build_test_loader(test_config, NAMES[-1]):
-        labels, owner = model.segment_labels([inputs])[0], inputs["owner"]
-        assert labels.shape == owner.shape
-        assert len(owner.unique()) == (5 if masks == "ground_truth" else 2)
-        for mask in range(owner.max() + 1):
-            assert len(labels[owner == mask].unique()) == 1
+        labels, index_map = model.segment_labels([inputs])[0], inputs["mask_index_map"]
+        assert labels.shape == index_map.shape
+        assert len(index_map.unique()) == (5 if masks == "ground_truth" else 2)
+        for mask in range(index_map.max() + 1):
+            assert len(labels[index_map == mask].unique()) == 1
 
 
-def test_given_masks_that_are_missing_are_a_gap(test_config, tmp_path):
+def test_given_masks_that_are_missing_are_named(test_config, tmp_path):
     test_config.MODEL.PIXELCLIP.TEST_MASKS = "given"
     test_config.TEST.MASKS = str(tmp_path)
     with pytest.raises(FileNotFoundError, match="3 of 3 images have no masks"):
@@ -358,7 +358,7 @@ def other_sets():
     MetadataCatalog.get("nameless").set(evaluator_type="sem_seg")
     yield
     for name in ("boxes", "nameless"):
-        remove_labelled_set(name)
+        remove_labeled_set(name)
 
 
 @pytest.mark.parametrize(
@@ -400,24 +400,24 @@ def test_bad_settings_are_refused_before_any_image(
         (["MODEL.PIXELCLIP.TEST_MASKS", "superpixels"], False),
     ],
 )
-def test_published_figures_stand_beside_the_published_protocol_only(
+def test_published_results_stand_next_to_the_published_protocol_only(
     tiny_config, overrides, is_published
 ):
     tiny_config.merge_from_list(["TEST.PUBLISHED_ROW", "ViT-B/16 SA-1B", *overrides])
-    benchmark = Benchmark(tiny_config)
+    benchmark = Benchmark.from_config(tiny_config)
     assert bool(benchmark.published) == is_published
     for value in overrides[1::2]:
-        assert {True: "mirrored"}.get(value, str(value)) in benchmark.protocol
+        assert {True: "flipped"}.get(value, str(value)) in benchmark.protocol
 
 
 def test_background_settings_without_a_background_class_are_said(tiny_config, caplog):
     overrides = ["TEST.BACKGROUND_THRESHOLD", 0.2, "DATASETS.TEST", ("voc_2012_test_sem_seg",)]
     tiny_config.merge_from_list(overrides)
-    Benchmark(tiny_config)
+    Benchmark.from_config(tiny_config)
     assert "no effect on voc_2012_test_sem_seg" in caplog.text
     caplog.clear()
     tiny_config.DATASETS.TEST = ("voc_2012_21_test_sem_seg",)
-    Benchmark(tiny_config)
+    Benchmark.from_config(tiny_config)
     assert "no effect" not in caplog.text
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from pixelclip import PixelCLIP
-from pixelclip.data.datasets.builtin import BENCHMARKS
+from pixelclip.data.datasets import BENCHMARKS
 
 from ..conftest import make_tiny_config
 
@@ -85,7 +85,7 @@ def rows_of(folder):
 
 
 @pytest.mark.slow
-def test_killed_in_the_third_set_it_goes_on_there(command, tmp_path):
+def test_killed_in_the_third_set_it_resumes_there(command, tmp_path):
     arguments, environment = command
     run(arguments("whole"), environment)
     killed = subprocess.Popen(

@@ -11,7 +11,7 @@ import pixelclip  # noqa: F401  (registers the data sets)
 from pixelclip.evaluation import MaskClassificationEvaluator, build_evaluator
 
 from .conftest import NAMES
-from .labelled_sets import RandomSegmenter, metrics_in_numpy, predict
+from .labeled_sets import RandomSegmenter, metrics_in_numpy, predict
 
 
 def evaluate(evaluator, name):
@@ -25,9 +25,9 @@ def evaluate(evaluator, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_metrics_equal_an_independent_computation(labelled_sets, tmp_path, name):
+def test_metrics_equal_an_independent_computation(labeled_sets, tmp_path, name):
     metrics = evaluate(build_evaluator(name, str(tmp_path / "output")), name)
-    labels = labelled_sets[name]
+    labels = labeled_sets[name]
     predictions = [predict(f"{name}_{i}", label) for i, label in enumerate(labels)]
     expected = metrics_in_numpy(labels, predictions)
     assert metrics["mIoU"] == pytest.approx(expected["mIoU"])
@@ -35,7 +35,7 @@ def test_metrics_equal_an_independent_computation(labelled_sets, tmp_path, name)
     assert metrics["mACC"] == pytest.approx(expected["mean accuracy"])
 
 
-def test_boundaries_are_left_out_of_newer_versions(labelled_sets, tmp_path):
+def test_boundaries_are_left_out_of_newer_versions(labeled_sets, tmp_path):
     evaluator = build_evaluator(NAMES[0], str(tmp_path))
     assert isinstance(evaluator, SemSegEvaluator)
     assert evaluator._compute_boundary_iou is False
@@ -54,20 +54,20 @@ def cityscapes_root(tmp_path, monkeypatch):
     for index in range(2):
         stem = f"city_{index:06d}_000019"
         ids = generator.permutation(np.resize(np.arange(34), 40 * 60)).reshape(40, 60)
-        pictures = {
+        files = {
             f"leftImg8bit/val/city/{stem}_leftImg8bit.png": np.zeros((40, 60, 3)),
             f"gtFine/val/city/{stem}_gtFine_labelIds.png": ids,
             f"gtFine/val/city/{stem}_gtFine_instanceIds.png": ids,
             f"gtFine/val/city/{stem}_gtFine_labelTrainIds.png": train_ids[ids],
         }
-        for path, pixels in pictures.items():
+        for path, pixels in files.items():
             file = tmp_path / "cityscapes" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(file)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
 
 
-def test_cityscapes_has_the_figure_of_its_own_script(cityscapes_root, tmp_path, monkeypatch):
+def test_cityscapes_has_the_result_of_its_own_script(cityscapes_root, tmp_path, monkeypatch):
     # The script asks for a name that NumPy has removed.
     monkeypatch.setattr(np, "in1d", np.isin, raising=False)
     name = "cityscapes_fine_sem_seg_val"
@@ -82,7 +82,7 @@ def test_cityscapes_has_the_figure_of_its_own_script(cityscapes_root, tmp_path, 
     assert ours.evaluate()["sem_seg"]["mIoU"] == pytest.approx(expected)
 
 
-def test_mask_classification_has_its_evaluator(labelled_sets, tmp_path):
+def test_mask_classification_has_its_evaluator(labeled_sets, tmp_path):
     evaluator = build_evaluator(NAMES[0], str(tmp_path), "mask_classification")
     assert isinstance(evaluator, MaskClassificationEvaluator)
 
@@ -93,33 +93,33 @@ def test_other_data_sets_are_refused(tmp_path):
     assert not list(Path(tmp_path).iterdir())
 
 
-def test_other_evaluations_are_refused(labelled_sets, tmp_path):
+def test_other_evaluations_are_refused(labeled_sets, tmp_path):
     with pytest.raises(ValueError, match=r"'detection'.*segmentation, mask_classification"):
         build_evaluator(NAMES[0], str(tmp_path), "detection")
 
 
-def test_metadata_are_not_changed(labelled_sets, tmp_path):
+def test_metadata_are_not_changed(labeled_sets, tmp_path):
     before = dict(MetadataCatalog.get(NAMES[0]).as_dict())
     build_evaluator(NAMES[0], str(tmp_path))
     assert MetadataCatalog.get(NAMES[0]).as_dict() == before
 
 
-def test_label_maps_count_as_their_scores_do(labelled_sets, tmp_path):
+def test_label_maps_count_as_their_scores_do(labeled_sets, tmp_path):
     name = NAMES[0]
-    of_scores, of_labels = (build_evaluator(name, str(tmp_path)) for _ in range(2))
-    of_scores.reset()
-    of_labels.reset()
-    for record, label in zip(DatasetCatalog.get(name), labelled_sets[name], strict=True):
+    from_scores, from_labels = (build_evaluator(name, str(tmp_path)) for _ in range(2))
+    from_scores.reset()
+    from_labels.reset()
+    for record, label in zip(DatasetCatalog.get(name), labeled_sets[name], strict=True):
         inputs = [{**record, "height": label.shape[0], "width": label.shape[1]}]
         outputs = RandomSegmenter()(inputs)
-        of_scores.process(inputs, outputs)
+        from_scores.process(inputs, outputs)
         labels = outputs[0]["sem_seg"].argmax(dim=0).to(torch.uint8)
-        of_labels.process(inputs, [{"labels": labels}])
-    np.testing.assert_equal(of_labels.evaluate(), of_scores.evaluate())
+        from_labels.process(inputs, [{"labels": labels}])
+    np.testing.assert_equal(from_labels.evaluate(), from_scores.evaluate())
     assert not list(tmp_path.glob("inference"))
 
 
-def test_a_label_file_of_another_size_is_named(labelled_sets, tmp_path):
+def test_a_label_file_of_another_size_is_named(labeled_sets, tmp_path):
     evaluator = build_evaluator(NAMES[0], str(tmp_path))
     evaluator.reset()
     record = DatasetCatalog.get(NAMES[0])[0]
@@ -127,7 +127,7 @@ def test_a_label_file_of_another_size_is_named(labelled_sets, tmp_path):
         evaluator.process([record], [{"labels": torch.zeros(36, 20, dtype=torch.uint8)}])
 
 
-def test_a_label_that_is_no_class_is_named(labelled_sets, tmp_path):
+def test_a_label_that_is_not_a_class_is_named(labeled_sets, tmp_path):
     evaluator = build_evaluator(NAMES[0], str(tmp_path))
     evaluator.reset()
     record = DatasetCatalog.get(NAMES[0])[0]

@@ -13,14 +13,14 @@ def stem_of(record):
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1, 1, 1]), (2, [2, 1]), (5, [3])])
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_every_record_comes_once_and_in_order(labelled_sets, batch_size, sizes, num_workers):
+def test_every_record_comes_once_and_in_order(labeled_sets, batch_size, sizes, num_workers):
     batches = list(build_evaluation_loader(NAMES[0], stem_of, batch_size, num_workers))
     assert [len(batch) for batch in batches] == sizes
     expected = [stem_of(record) for record in DatasetCatalog.get(NAMES[0])]
     assert [stem for batch in batches for stem in batch] == expected
 
 
-def test_processes_share_the_records(labelled_sets, monkeypatch):
+def test_processes_share_the_records(labeled_sets, monkeypatch):
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     shares = []
     for rank in range(2):
@@ -31,6 +31,6 @@ def test_processes_share_the_records(labelled_sets, monkeypatch):
     assert all(shares)
 
 
-def test_a_batch_size_below_one_is_refused(labelled_sets):
+def test_a_batch_size_below_one_is_refused(labeled_sets):
     with pytest.raises(ValueError, match=r"TEST\.IMS_PER_BATCH is 0"):
         build_evaluation_loader(NAMES[0], stem_of, 0, 0)

@@ -14,8 +14,9 @@ from pixelclip.evaluation import (
     classify_masks,
 )
 from pixelclip.evaluation.mask_classification import paint
+from pixelclip.modeling.text_classifier import Background
 
-from .labelled_sets import CLASS_NAMES, register_labelled_set, remove_labelled_set
+from .labeled_sets import CLASS_NAMES, register_labeled_set, remove_labeled_set
 
 C = len(CLASS_NAMES)
 
@@ -41,7 +42,7 @@ def classify_one_by_one(model, image, masks):
     for mask in masks:
         small = F.interpolate(mask[None, None].float(), (32, 32), mode="nearest")[0, 0] > 0
         mean = torch.stack([features[:, y, x] for y, x in small.nonzero().tolist()]).mean(dim=0)
-        cosines = [F.cosine_similarity(mean, c, dim=0) for c in model.text_classifier]
+        cosines = [F.cosine_similarity(mean, c, dim=0) for c in model.text_classifier.features]
         rows.append(torch.stack(cosines))
     return torch.stack(rows)
 
@@ -74,7 +75,7 @@ def test_a_background_class_is_what_inference_takes_for_it(model):
     by_name = classify_masks(model, image, masks)
     model.set_vocabulary(names)
     torch.testing.assert_close(classify_masks(model, image, masks), by_name)
-    model.background = type(model.background)(threshold=2.0)
+    model.text_classifier.background = Background(threshold=2.0)
     model.set_vocabulary(names, background_index=1)
     thresholded = classify_masks(model, image, masks)
     assert (thresholded.argmax(dim=1) == 1).all()
@@ -83,36 +84,37 @@ def test_a_background_class_is_what_inference_takes_for_it(model):
 
 def make_inputs(seed, height=40, width=56):
     image, masks = random_image(seed, height, width)
-    owner = torch.full((height, width), -1)
+    index_map = torch.full((height, width), -1)
     for index, mask in enumerate(masks):
-        owner[mask] = index
+        index_map[mask] = index
     small = F.interpolate(masks[None].float(), (32, 32), mode="nearest")[0] > 0
     classes = torch.tensor([0, 1, 2, C])  # the last one is void
     size = {"height": height, "width": width}
-    return {"image": image, "masks": small, "owner": owner, "classes": classes, **size}
+    return {"image": image, "masks": small, "mask_index_map": index_map, "classes": classes, **size}
 
 
 def test_a_batch_equals_single_images(model):
     empty = make_inputs(9)
-    empty = {**empty, "masks": empty["masks"][:0], "owner": torch.full_like(empty["owner"], -1)}
+    nowhere = torch.full_like(empty["mask_index_map"], -1)
+    empty = {**empty, "masks": empty["masks"][:0], "mask_index_map": nowhere}
     batch = [make_inputs(0), empty, make_inputs(1, 30, 30)]
-    classifier = MaskClassifier(model, fill_gaps=True)
+    classifier = MaskClassifier(model, fill_missing=True)
     for inputs, output in zip(batch, classifier(batch), strict=True):
         [single] = classifier([inputs])
         for key, value in single.items():
             torch.testing.assert_close(output[key], value)
 
 
-@pytest.mark.parametrize("fill_gaps", [True, False])
-def test_pixels_have_the_scores_of_their_mask(model, fill_gaps):
+@pytest.mark.parametrize("fill_missing", [True, False])
+def test_pixels_have_the_scores_of_their_mask(model, fill_missing):
     inputs = make_inputs(2)
-    [output] = MaskClassifier(model, fill_gaps)([inputs])
+    [output] = MaskClassifier(model, fill_missing)([inputs])
     outside = torch.zeros(C, 40, 56)
-    if fill_gaps:
+    if fill_missing:
         outside = model.inference([inputs])[0]["sem_seg"]
-    assert (inputs["owner"] < 0).any()
-    for (row, column), owner in np.ndenumerate(inputs["owner"].numpy()):
-        expected = outside[:, row, column] if owner < 0 else output["mask_similarity"][owner]
+    assert (inputs["mask_index_map"] < 0).any()
+    for (row, column), index in np.ndenumerate(inputs["mask_index_map"].numpy()):
+        expected = outside[:, row, column] if index < 0 else output["mask_similarity"][index]
         torch.testing.assert_close(output["sem_seg"][:, row, column], expected)
 
 
@@ -141,9 +143,9 @@ def blocks(tmp_path):
         label = np.kron(generator.integers(0, C, (2, 2)), np.ones((32, 32))).astype(np.uint8)
         label[:8] = 255
         labels.append(label)
-    register_labelled_set(tmp_path / "blocks", "blocks", labels)
+    register_labeled_set(tmp_path / "blocks", "blocks", labels)
     yield labels
-    remove_labelled_set("blocks")
+    remove_labeled_set("blocks")
 
 
 def load_blocks(labels, mask_folder=None):
@@ -170,7 +172,7 @@ def with_label_encoder(model, classifier):
 
 def test_perfect_features_classify_all_masks(model, blocks, tmp_path):
     model = with_label_encoder(model, torch.eye(C))
-    model._text_classifier = torch.eye(C)
+    model.text_classifier._features = torch.eye(C)
     evaluator = build_evaluator("blocks", str(tmp_path / "output"), "mask_classification")
     results = inference_on_dataset(MaskClassifier(model, False), load_blocks(blocks), evaluator)
     assert results["mask_classification"]["accuracy"] == 100
@@ -183,7 +185,7 @@ def test_perfect_features_classify_all_masks(model, blocks, tmp_path):
 def test_confused_features_confuse_just_these_classes(model, blocks, tmp_path):
     swapped = torch.eye(C)[[1, 0, 2, 3, 4]]
     model = with_label_encoder(model, swapped)
-    model._text_classifier = torch.eye(C)
+    model.text_classifier._features = torch.eye(C)
     evaluator = build_evaluator("blocks", str(tmp_path / "output"), "mask_classification")
     results = inference_on_dataset(MaskClassifier(model, False), load_blocks(blocks), evaluator)
     metrics = results["mask_classification"]

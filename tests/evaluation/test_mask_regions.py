@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from pixelclip.data.nearest_sampling import shrink_mask
+from pixelclip.data.masks import shrink_mask
 from pixelclip.evaluation.mask_regions import (
     MaskRegionsMapper,
     generated_regions,
@@ -19,7 +19,7 @@ from pixelclip.evaluation.mask_regions import (
     read_label_map,
 )
 
-from .labelled_sets import make_labels, write_labelled_pair
+from .labeled_sets import make_labels, write_labeled_image
 
 RESOLUTION = (8, 8)
 
@@ -45,22 +45,22 @@ def test_shrinking_is_the_resize_of_training_and_loses_no_mask(height, width, se
             assert small[row * 8 // height, column * 8 // width]
 
 
-def test_ground_truth_regions_part_the_labelled_pixels():
+def test_ground_truth_regions_part_the_labeled_pixels():
     label = make_labels(0)[0].astype(np.int64)
     label[label == 255] = 5
-    masks, classes, owner = ground_truth_regions(label, 5, RESOLUTION)
+    masks, classes, index_map = ground_truth_regions(label, 5, RESOLUTION)
     assert classes.tolist() == [0, 1, 2, 4]
     assert masks.shape == (4, *RESOLUTION)
-    painted = np.append(classes.numpy(), 5)[owner.numpy()]
+    painted = np.append(classes.numpy(), 5)[index_map.numpy()]
     assert np.array_equal(painted, label)
     for mask, value in zip(masks, classes, strict=True):
         assert np.array_equal(mask, shrink_mask(label == value.item(), RESOLUTION))
 
 
 def test_an_image_of_void_has_no_regions():
-    masks, classes, owner = ground_truth_regions(np.full((6, 9), 5), 5, RESOLUTION)
+    masks, classes, index_map = ground_truth_regions(np.full((6, 9), 5), 5, RESOLUTION)
     assert masks.shape == (0, *RESOLUTION)
-    assert (len(classes), set(owner.flatten().tolist())) == (0, {-1})
+    assert (len(classes), set(index_map.flatten().tolist())) == (0, {-1})
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 6))
@@ -69,7 +69,7 @@ def test_generated_regions_follow_their_rules(seed, number):
     generator = np.random.default_rng(seed)
     label = generator.integers(0, 6, (12, 17))  # 5 is void
     full = generator.random((number, 12, 17)) < generator.random((number, 1, 1))
-    masks, classes, owner = generated_regions([encode(m) for m in full], label, 5, RESOLUTION)
+    masks, classes, index_map = generated_regions([encode(m) for m in full], label, 5, RESOLUTION)
     full = [mask for mask in full if mask.any()]
     assert len(masks) == len(classes) == len(full)
     for small, value, mask in zip(masks, classes, full, strict=True):
@@ -77,7 +77,7 @@ def test_generated_regions_follow_their_rules(seed, number):
         assert value == counts.index(max(counts))
         assert np.array_equal(small, shrink_mask(mask, RESOLUTION))
     areas = [mask.sum() for mask in full]
-    for (row, column), winner in np.ndenumerate(owner.numpy()):
+    for (row, column), winner in np.ndenumerate(index_map.numpy()):
         covering = [i for i, mask in enumerate(full) if mask[row, column]]
         assert winner == min(covering, key=lambda i: areas[i], default=-1)
 
@@ -94,7 +94,7 @@ def mapper(tmp_path):
         mask_resolution=RESOLUTION,
         mask_folder=tmp_path / "masks",
     )
-    return mapper, write_labelled_pair(tmp_path, "one", label)
+    return mapper, write_labeled_image(tmp_path, "one", label)
 
 
 def write_masks(mapper, record, annotations):
@@ -102,14 +102,14 @@ def write_masks(mapper, record, annotations):
     mask_file(mapper.mask_folder, record["file_name"]).write_text(json.dumps(content))
 
 
-def test_generated_masks_are_read_beside_the_image(mapper):
+def test_generated_masks_are_read_next_to_the_image(mapper):
     mapper, record = mapper
     mask = np.zeros((20, 36), bool)
     mask[5:9] = True
     write_masks(mapper, record, [encode(mask)])
     inputs = mapper(record)
     assert inputs["file_name"] == record["file_name"]
-    assert np.array_equal(inputs["owner"] == 0, mask)
+    assert np.array_equal(inputs["mask_index_map"] == 0, mask)
     assert inputs["masks"].dtype == torch.bool
 
 
@@ -118,7 +118,7 @@ def test_a_generator_may_find_nothing(mapper):
     write_masks(mapper, record, [])
     inputs = mapper(record)
     assert inputs["masks"].shape == (0, *RESOLUTION)
-    assert (inputs["owner"] == -1).all()
+    assert (inputs["mask_index_map"] == -1).all()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_generator_may_find_nothing(mapper):
         (None, "No such file"),
     ],
 )
-def test_broken_masks_are_named(mapper, content, problem):
+def test_corrupt_masks_are_named(mapper, content, problem):
     mapper, record = mapper
     if content is not None:
         mask_file(mapper.mask_folder, record["file_name"]).write_text(content)
@@ -147,7 +147,7 @@ def test_a_label_of_another_size_is_named(mapper):
 
 
 @pytest.mark.parametrize(("mode", "value", "problem"), [("L", 5, r"\[5\]"), ("RGB", 0, "channel")])
-def test_labels_that_are_none_are_named(tmp_path, mode, value, problem):
+def test_what_is_not_a_label_map_is_named(tmp_path, mode, value, problem):
     path = str(tmp_path / "label.png")
     Image.new(mode, (3, 2), value).save(path)
     with pytest.raises(ValueError, match=rf"label\.png.*{problem}"):

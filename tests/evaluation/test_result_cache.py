@@ -18,7 +18,7 @@ from pixelclip.evaluation.result_cache import (
 from pixelclip.evaluation.timed_inference import Speed
 
 from .conftest import NAMES
-from .labelled_sets import make_labels, register_labelled_set, remove_labelled_set
+from .labeled_sets import make_labels, register_labeled_set, remove_labeled_set
 
 RESULT = DatasetResult({"sem_seg": {"mIoU": 12.5, "IoU-ship": math.nan}}, 3, Speed(2.0, 2, 1))
 
@@ -37,6 +37,15 @@ def test_a_result_comes_back_as_it_was(tmp_path):
     assert (loaded.num_images, loaded.speed) == (3, Speed(2.0, 2, 1))
 
 
+def test_null_of_former_versions_is_nan_but_not_as_a_speed(tmp_path):
+    save_result(str(tmp_path), "set", fingerprint(), RESULT)
+    text = (tmp_path / "set.json").read_text()
+    (tmp_path / "set.json").write_text(text.replace("NaN", "null").replace("2.0", "null"))
+    loaded = load_result(str(tmp_path), "set", fingerprint())
+    assert math.isnan(loaded.metrics["sem_seg"]["IoU-ship"])
+    assert loaded.speed == Speed(None, 2, 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"weights": "v"}, {"settings": {"a": (1, 3)}}, {"vocabulary": {"names": []}}, {"data": "e"}],
@@ -51,17 +60,17 @@ def test_another_fingerprint_takes_nothing_and_says_what_differs(tmp_path, caplo
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "null", "{}", '{"fingerprint": {}}', '{"fingerprint": 3}']
 )
-def test_a_file_that_is_no_result_is_not_taken(tmp_path, caplog, content):
+def test_a_file_that_is_not_a_result_is_not_taken(tmp_path, caplog, content):
     (tmp_path / "set.json").write_text(content)
     assert load_result(str(tmp_path), "set", fingerprint()) is None
-    assert "is no stored result" in caplog.text
+    assert "is not a stored result" in caplog.text
 
 
 @pytest.mark.parametrize("key", ["metrics", "num_images", "speed"])
 def test_a_result_that_lost_a_part_is_not_taken(tmp_path, key):
     save_result(str(tmp_path), "set", fingerprint(), RESULT)
     content = json.loads((tmp_path / "set.json").read_text())
-    content[key] = "broken"
+    content[key] = "corrupt"
     (tmp_path / "set.json").write_text(json.dumps(content))
     assert load_result(str(tmp_path), "set", fingerprint()) is None
 
@@ -91,7 +100,7 @@ def test_weights_are_told_apart_by_name_type_shape_and_value():
     assert hash_weights(model()) == hash_weights(model())
 
 
-def test_data_are_the_same_in_another_folder(labelled_sets, tmp_path):
+def test_data_are_the_same_in_another_folder(labeled_sets, tmp_path):
     before = hash_data(NAMES[0])
     records = DatasetCatalog.get(NAMES[0])
     shutil.copytree(tmp_path / NAMES[0], tmp_path / "elsewhere")
@@ -107,7 +116,7 @@ def test_data_are_the_same_in_another_folder(labelled_sets, tmp_path):
 @pytest.mark.parametrize("change", ["label", "image", "fewer", "masks"])
 def test_changed_data_are_other_data(tmp_path, change):
     labels = make_labels(0)
-    register_labelled_set(tmp_path, "changing", labels)
+    register_labeled_set(tmp_path, "changing", labels)
     masks = tmp_path / "masks"
     masks.mkdir()
     before = hash_data("changing", masks)
@@ -122,4 +131,4 @@ def test_changed_data_are_other_data(tmp_path, change):
     else:
         (masks / "changing_0.json").write_text("{}")
     assert hash_data("changing", masks) != before
-    remove_labelled_set("changing")
+    remove_labeled_set("changing")

@@ -1,5 +1,6 @@
 """What is done in the processes that are killed, and how its results are looked at."""
 
+import functools
 import itertools
 import json
 import os
@@ -10,14 +11,14 @@ import torch
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from pixelclip.data.label_preparation import label_tasks, make_label_table, prepare_labels
-from pixelclip.data.mask_annotations import parse_mask_rles
+from pixelclip.data.label_preparation import convert_label, label_tasks, prepare_files
 from pixelclip.data.rle import sample_masks
 from pixelclip.data.sa1b import load_sa1b
-from pixelclip.data.tar_index import load_tar_index
+from pixelclip.data.sa1b_files import parse_mask_rles
+from pixelclip.data.sa1b_index import load_tar_index
 from pixelclip.engine import Trainer
 from pixelclip.mask_generation.generate import generate_masks
-from pixelclip.mask_generation.generators import GeneratorChoice
+from pixelclip.mask_generation.superpixels import SuperpixelGenerator
 from tests.conftest import register_test_set
 from tests.data.sa1b_files import write_tar
 from tests.mask_generation.drawings import draw_regions
@@ -109,7 +110,7 @@ class Indexing:
         for tar in output.glob("*.tar"):
             index = load_tar_index(str(tar))
             if (output / f"{tar.name}.index.npz").exists():
-                assert index is not None and len(index.table) == 4000 and not index.damage
+                assert index is not None and len(index.table) == 4000 and not index.problems
 
     def check_same(self, folder, output, expected):
         assert all((output / f"sa_{number}.tar.index.npz").exists() for number in range(3))
@@ -134,8 +135,9 @@ class Preparation:
 
     def run(self, folder, output):
         names = [str(number) for number in range(400)]
-        tasks = label_tasks(names, folder / "images", folder / "raw", output / "labels")
-        prepare_labels(tasks, make_label_table({0: 255, 1: 0, 2: 1}), workers=2)
+        folders = folder / "images", folder / "raw", output / "labels"
+        convert = functools.partial(convert_label, train_ids={0: 255, 1: 0, 2: 1})
+        prepare_files(label_tasks(names, folders, convert), workers=2)
 
     def check_whole(self, folder, output):
         for path in (output / "labels").glob("*.png"):
@@ -153,22 +155,22 @@ def contents(folder):
 
 
 class MaskGeneration:
-    """Superpixels of twelve pictures."""
+    """Superpixels of twelve images."""
 
     kills = 4
     at_writing = False
 
     def prepare(self, folder):
-        (folder / "pictures").mkdir(parents=True)
+        (folder / "images").mkdir(parents=True)
         for number in range(12):
-            picture = Image.fromarray(draw_regions(48, 64, number)[0])
-            picture.save(folder / "pictures" / f"{number}.png")
+            image = Image.fromarray(draw_regions(48, 64, number)[0])
+            image.save(folder / "images" / f"{number}.png")
 
     def run(self, folder, output):
-        generate_masks(folder / "pictures", output, GeneratorChoice(), num_workers=1)
+        generate_masks(folder / "images", output, SuperpixelGenerator(), num_workers=1)
 
     def check_whole(self, folder, output):
-        for path in (output / "photographs").glob("*.json"):
+        for path in (output / "images").glob("*.json"):
             rles = parse_mask_rles(path.read_bytes())
             assert sample_masks(rles, range(48), range(64), (48, 64)).any(axis=(1, 2)).all()
             with Image.open(path.with_suffix(".png")) as image:
@@ -185,7 +187,7 @@ class MaskGeneration:
 
 
 class Evaluation:
-    """A model on four sets of three pictures."""
+    """A model on four sets of three images."""
 
     kills = 4
     at_writing = False

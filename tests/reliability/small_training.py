@@ -21,7 +21,7 @@ from tests.conftest import (
     TINY_VIT,
     make_tiny_config,
     register_test_set,
-    write_photographs,
+    write_images,
 )
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -29,15 +29,15 @@ CONTEXT.set_forkserver_preload([__name__])
 TEST_SET = "small_training_sem_seg"
 
 
-def prepare(folder: Path, photographs: int = 6) -> None:
+def prepare(folder: Path, num_images: int = 6) -> None:
     """Everything that :func:`make_config` needs, below a folder."""
-    write_photographs(folder / "photographs", photographs)
+    write_images(folder / "images", num_images)
     (folder / "tiny_vit.json").write_text(json.dumps(TINY_VIT))
 
 
 def make_config(folder: Path, output: Path, overrides: tuple = ()) -> CfgNode:
     """The config of a training on what was prepared below a folder."""
-    os.environ["SAM_DATASETS"] = str(folder / "photographs")
+    os.environ["SAM_DATASETS"] = str(folder / "images")
     cfg = make_tiny_config(str(folder / "tiny_vit.json"))
     cfg.DATASETS.TRAIN = ("sa1b_train",)
     cfg.merge_from_list([*SMALL_TRAINING, *overrides])
@@ -60,7 +60,7 @@ def train(cfg: CfgNode, hooks: tuple = ()) -> Trainer:
 
 
 def use_test_set(cfg: CfgNode, folder: Path) -> None:
-    """Evaluate on three pictures below a folder, which are drawn where they are missing."""
+    """Evaluate on three images below a folder, which are drawn where they are missing."""
     if not folder.exists():
         register_test_set(folder, TEST_SET)
     cfg.DATASETS.TEST = (TEST_SET,)

@@ -18,13 +18,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pixelclip import add_pixelclip_config
-from pixelclip.data.corrupt_record import BrokenRecordError
+from pixelclip.data import sa1b_index
 from pixelclip.data.loader import ResumableLoader
 from pixelclip.data.mapper import MaskDatasetMapper
-from pixelclip.data.mask_annotations import MAX_MASKS, parse_mask_rles
-from pixelclip.data.record_reading import MAX_JSON_BYTES, read_annotation_bytes, read_image_bytes
 from pixelclip.data.sa1b import load_sa1b
-from pixelclip.data.tar_index import TarIndexError, build_tar_index, load_tar_index
+from pixelclip.data.sa1b_files import (
+    MAX_JSON_BYTES,
+    MAX_MASKS,
+    CorruptRecordError,
+    parse_mask_rles,
+    read_annotation_bytes,
+    read_image_bytes,
+)
+from pixelclip.data.sa1b_index import TarIndexError, build_tar_index, load_tar_index
 from pixelclip.engine import Trainer
 from pixelclip.engine.hooks import CountSkippedRecords
 from pixelclip.evaluation.evaluators import LabelMapEvaluator
@@ -33,13 +39,13 @@ from ..conftest import SMALL_TRAINING, register_test_set, unregister_test_set
 from ..data.sa1b_files import (
     annotation_bytes,
     image_bytes,
+    random_image,
     random_masks,
-    random_photograph,
     write_tar,
 )
 
 SIDE = 64
-IMAGE = image_bytes(random_photograph(0, SIDE, SIDE))
+IMAGE = image_bytes(random_image(0, SIDE, SIDE))
 JSON = annotation_bytes(random_masks(0, 3, SIDE, SIDE))
 PAIR = {".jpg": IMAGE, ".json": JSON}
 
@@ -123,7 +129,7 @@ BAD_RECORDS = {
         "masks",
     ),
     "masks of the image turned": (
-        image_bytes(random_photograph(0, SIDE, 2 * SIDE)),
+        image_bytes(random_image(0, SIDE, 2 * SIDE)),
         annotation_bytes(random_masks(0, 3, 2 * SIDE, SIDE)),
         "masks",
     ),
@@ -158,7 +164,7 @@ def test_a_bad_record_is_skipped_counted_and_named(name, packed, map_record, tmp
     assert [sample["image_id"] for batch in batches for sample in batch] == ["good"] * 8
     # Each epoch of two positions meets it once, and again where it is drawn as its own replacement.
     assert set(loader.skipped) == {kind} and loader.skipped[kind] >= 4
-    assert "Skipped broken record 1: bad of " in caplog.text
+    assert "Skipped corrupt record 1: bad of " in caplog.text
 
 
 def test_odd_numbers_beside_the_masks_do_no_harm(map_record, tmp_path):
@@ -184,7 +190,7 @@ def test_a_tar_cut_off_in_the_middle_gives_what_is_whole(map_record, tmp_path, c
     assert 0 < len(records) < 4
     loader, _ = load_batches(records, map_record)
     assert not loader.skipped
-    assert "sa_0.tar: it breaks off" in caplog.text
+    assert "sa_0.tar: it is truncated" in caplog.text
 
 
 @pytest.mark.parametrize("same_size", [True, False], ids=["same size", "other size"])
@@ -193,7 +199,7 @@ def test_a_tar_replaced_while_in_use_is_never_read(same_size, map_record, tmp_pa
     write_tar(tar, {"a.jpg": IMAGE, "a.json": JSON})
     records = load_sa1b(tmp_path)
     load_batches(records, map_record)
-    other = {"b.jpg": image_bytes(random_photograph(1, SIDE, SIDE)), "b.json": JSON}
+    other = {"b.jpg": image_bytes(random_image(1, SIDE, SIDE)), "b.json": JSON}
     if same_size:  # cut or padded to the very same spans
         other["b.jpg"] = other["b.jpg"][: len(IMAGE)].ljust(len(IMAGE), b"\0")
     else:
@@ -209,22 +215,28 @@ def test_a_tar_replaced_while_in_use_is_never_read(same_size, map_record, tmp_pa
     assert {sample["image_id"] for batch in batches for sample in batch} == {"b"}
 
 
-def test_a_tar_replaced_while_it_is_indexed_is_never_read(tmp_path):
+def test_a_tar_replaced_while_it_is_indexed_is_never_read(tmp_path, monkeypatch):
     tar = tmp_path / "sa_0.tar"
     write_tar(tar, {"a.jpg": IMAGE, "a.json": JSON})
 
-    def replace(_):
+    walk = sa1b_index._walk
+
+    def walk_and_replace(*arguments):
+        damage = walk(*arguments)
         write_tar(tar, {"b.jpg": IMAGE, "b.json": JSON})
         os.utime(tar, ns=(0, 0))
+        return damage
 
-    build_tar_index(str(tar), replace)
+    monkeypatch.setattr(sa1b_index, "_walk", walk_and_replace)
+    build_tar_index(str(tar))
+    monkeypatch.undo()
     assert load_tar_index(str(tar)) is None
     (record,) = load_sa1b(tmp_path)[:]
     assert read_image_bytes(record) == IMAGE and record["image_id"] == "b"
 
 
 @pytest.mark.parametrize("tiny_config_of_each", ["vit"], indirect=True)
-def test_training_goes_on_among_bad_records_and_stops_above_the_share(
+def test_training_continues_among_bad_records_and_stops_above_the_share(
     train_config, caplog, monkeypatch
 ):
     root = Path(os.environ["SAM_DATASETS"])
@@ -232,14 +244,14 @@ def test_training_goes_on_among_bad_records_and_stops_above_the_share(
         (root / f"bad_{index}.jpg").write_bytes(image)
         (root / f"bad_{index}.json").write_bytes(annotations)
     Trainer(train_config).train()  # 3 of 9 records, but too few were read to judge
-    assert "Skipped broken record 1" in caplog.text
+    assert "Skipped corrupt record 1" in caplog.text
     summary = [line for line in caplog.messages if line.startswith("Skipped") and "(image:" in line]
     assert len(summary) == 1
     train_config.SOLVER.MAX_ITER = 100
-    monkeypatch.setattr(CountSkippedRecords, "RECORDS_BEFORE_SHARE", 30)
+    monkeypatch.setattr(CountSkippedRecords, "RECORDS_BEFORE_CHECK", 30)
     train_config.DATASETS.TEST = ()
     trainer = Trainer(train_config)
-    with pytest.raises(RuntimeError, match=r"records read so far are broken \(image: \d+\)"):
+    with pytest.raises(RuntimeError, match=r"records read so far are corrupt \(image: \d+\)"):
         trainer.train()
     assert 8 < trainer.iter < 20
 
@@ -331,7 +343,7 @@ def map_or_refuse(map_record, folder, image, annotations):
     (record,) = load_sa1b(folder)[:]
     try:
         sample = map_record(record)
-    except BrokenRecordError as error:
+    except CorruptRecordError as error:
         assert "a.jpg" in str(error)
         return None
     assert sample["image"].shape == sample["image_strong"].shape
@@ -356,7 +368,7 @@ def test_any_run_length_code_in_a_json_is_read_or_refused(code, map_record, tmp_
 @fuzz
 @given(content=json_values)
 def test_any_json_is_read_or_refused(content):
-    with pytest.raises(BrokenRecordError):
+    with pytest.raises(CorruptRecordError):
         parse_mask_rles(json.dumps(content).encode())
 
 
@@ -418,7 +430,7 @@ def test_an_index_that_unpacks_to_more_than_its_size_is_not_unpacked(tmp_path, c
     index = tmp_path / "sa_0.tar.index.npz"
     with np.load(index) as kept:
         arrays = dict(kept)
-    arrays["names"] = np.zeros(10**8, np.uint8)
+    arrays["problems"] = np.zeros(10**8, np.uint8)
     np.savez_compressed(index, **arrays)
     assert index.stat().st_size < 10**6
     assert load_tar_index(str(tar)) is None

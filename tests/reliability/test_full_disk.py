@@ -20,17 +20,17 @@ from detectron2.utils.events import EventStorage
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
-from pixelclip.data.tar_index import build_tar_index, load_tar_index
+from pixelclip.data.sa1b_index import build_tar_index, load_tar_index
 from pixelclip.engine import Trainer
-from pixelclip.engine.full_disk import PatientCheckpointer
 from pixelclip.engine.hooks import IterationLog
+from pixelclip.engine.retrying_writes import RetryingCheckpointer
 from pixelclip.evaluation.result_cache import DatasetResult, load_result, save_result
 from pixelclip.evaluation.timed_inference import Speed
 from pixelclip.utils.atomic_write import atomic_writer
 
 from ..data.sa1b_files import write_tar
 
-of_the_vit = pytest.mark.parametrize("tiny_config_of_each", ["vit"], indirect=True)
+vit_only = pytest.mark.parametrize("tiny_config_of_each", ["vit"], indirect=True)
 
 
 @contextlib.contextmanager
@@ -129,12 +129,12 @@ def result(value):
 
 
 def write_result(folder, value):
-    save_result(str(folder), "pictures", {"weights": "w"}, result(value))
+    save_result(str(folder), "scenes", {"weights": "w"}, result(value))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize(
-    ("write", "name"), [(save_weights, "model.pth"), (write_result, "pictures.json")]
+    ("write", "name"), [(save_weights, "model.pth"), (write_result, "scenes.json")]
 )
 def test_the_file_before_stays_whole_and_the_error_names_path_and_space(disk, fault, write, name):
     write(disk, 1)
@@ -208,13 +208,13 @@ def scalars_of(folder):
     }
 
 
-@of_the_vit
-def test_training_goes_on_when_the_disk_is_full_and_loses_nothing(
+@vit_only
+def test_training_continues_when_the_disk_is_full_and_loses_nothing(
     train_config, tmp_path, monkeypatch, caplog
 ):
     train_config.merge_from_list(["SOLVER.MAX_ITER", 9, "SOLVER.CHECKPOINT_PERIOD", 2])
     train_config.TEST.EVAL_PERIOD = 4
-    monkeypatch.setattr(PatientCheckpointer, "RETRY_PERIOD", 5)
+    monkeypatch.setattr(RetryingCheckpointer, "RETRY_PERIOD", 5)
     build_hooks = Trainer.build_hooks
     monkeypatch.setattr(
         Trainer, "build_hooks", lambda self: _write_every_iteration(build_hooks(self))
@@ -222,7 +222,7 @@ def test_training_goes_on_when_the_disk_is_full_and_loses_nothing(
     train_and_check(train_config, tmp_path)
     assert "could not be saved: [Errno 28] cannot be written: No space left" in caplog.text
     assert "(0.0 MiB free there): '" in caplog.text
-    assert "Training goes on" in caplog.text
+    assert "Training continues" in caplog.text
 
 
 def _write_every_iteration(hooks):
@@ -253,7 +253,7 @@ def train_and_check(cfg, tmp_path):
         assert (disk / "evaluation" / "benchmark.json").exists()
 
 
-@of_the_vit
+@vit_only
 def test_the_last_checkpoint_waits_for_room(train_config, tmp_path, monkeypatch, caplog):
     train_config.merge_from_list(["SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 50])
     train_config.DATASETS.TEST = ()
@@ -266,24 +266,24 @@ def test_the_last_checkpoint_waits_for_room(train_config, tmp_path, monkeypatch,
             if len(pauses) == 3:
                 (disk / "filler").unlink()
 
-        monkeypatch.setattr("pixelclip.engine.full_disk.time.sleep", pause)
+        monkeypatch.setattr("pixelclip.engine.retrying_writes.time.sleep", pause)
         trainer = Trainer(train_config)
         trainer.register_hooks([FillDisk(disk, 1, 99)])
         trainer.train()
         assert pauses == [60.0] * 3
         assert os.listdir(disk).count("model_final.pth") == 1
-        assert "make room" in caplog.text
+        assert "free some space" in caplog.text
         # Without room it is an error in the end.
         pauses.extend(range(5))
-        monkeypatch.setattr(PatientCheckpointer, "FINAL_ATTEMPTS", 2)
+        monkeypatch.setattr(RetryingCheckpointer, "FINAL_ATTEMPTS", 2)
         trainer = Trainer(train_config)
         trainer.register_hooks([FillDisk(disk, 1, 99)])
         with pytest.raises(OSError, match=r"No space left.*model_final\.pth"):
             trainer.train()
 
 
-def test_a_missed_checkpoint_is_made_up_for(tiny_model, tmp_path, monkeypatch, caplog):
-    hook = PatientCheckpointer(PixelCLIPCheckpointer(tiny_model, str(tmp_path)), 1000)
+def test_a_missed_checkpoint_is_saved_later(tiny_model, tmp_path, monkeypatch, caplog):
+    hook = RetryingCheckpointer(PixelCLIPCheckpointer(tiny_model, str(tmp_path)), 1000)
     hook.max_iter = 5000
     save = PixelCLIPCheckpointer.save
 
@@ -298,31 +298,43 @@ def test_a_missed_checkpoint_is_made_up_for(tiny_model, tmp_path, monkeypatch, c
     assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 2  # at 1000 and 1100
 
 
-def test_only_the_latest_checkpoints_are_kept_where_asked(tiny_model, tmp_path):
-    (tmp_path / "model_0000001.pth").touch()  # of the run that this one continues
-    for name in ("model_final.pth", "my_model_0000001.pth"):
+def test_only_a_runs_latest_checkpoints_are_kept_where_asked(tiny_model, tmp_path):
+    others = {"model_0000001.pth", "model_final.pth", "my_model_0000001.pth"}
+    for name in others:
         (tmp_path / name).touch()
-    hook = PatientCheckpointer(PixelCLIPCheckpointer(tiny_model, str(tmp_path)), 1, num_kept=2)
+    checkpointer = PixelCLIPCheckpointer(tiny_model, str(tmp_path))
+    hook = RetryingCheckpointer(checkpointer, 1, max_to_keep=2)
     for iteration in range(2, 5):
         hook.step(iteration)
-    kept = {"model_0000003.pth", "model_0000004.pth", "model_final.pth", "my_model_0000001.pth"}
+    kept = {"model_0000003.pth", "model_0000004.pth", *others}
     assert {path.name for path in tmp_path.glob("*.pth")} == kept
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000004.pth"
 
 
-def test_checkpoints_of_an_earlier_longer_run_do_not_take_the_place_of_new_ones(
-    tiny_model, tmp_path
+def test_checkpoints_saved_after_errors_count_among_those_to_keep(
+    tiny_model, tmp_path, monkeypatch
 ):
-    for name in ("model_0008999.pth", "model_0009999.pth"):
-        (tmp_path / name).touch()
-    hook = PatientCheckpointer(PixelCLIPCheckpointer(tiny_model, str(tmp_path)), 1000, num_kept=2)
-    hook.step(999)
-    assert (tmp_path / "model_0000999.pth").exists()
-    hook.step(1999)
-    assert {path.name for path in tmp_path.glob("*.pth")} == {
-        "model_0000999.pth",
-        "model_0001999.pth",
-    }
+    save, failing = PixelCLIPCheckpointer.save, {"model_0000001", "model_final"}
+
+    def save_or_fail(self, name, **kwargs):
+        if name in failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, name, **kwargs)
+
+    monkeypatch.setattr(PixelCLIPCheckpointer, "save", save_or_fail)
+    monkeypatch.setattr("pixelclip.engine.retrying_writes.time.sleep", lambda _: None)
+    monkeypatch.setattr(RetryingCheckpointer, "RETRY_PERIOD", 3)
+    hook = RetryingCheckpointer(
+        PixelCLIPCheckpointer(tiny_model, str(tmp_path)), 2, max_iter=6, max_to_keep=1
+    )
+    for iteration in range(5):
+        hook.step(iteration)
+    # That of iteration 3 made up for the one of 2, and had to make room for that of 4.
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["model_0000003.pth"]
+    with pytest.raises(OSError, match="No space left"):
+        hook.step(5)  # in many attempts, none of which may remove what it has just saved
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["model_0000005.pth"]
+    assert hook.period == 2
 
 
 def test_the_log_of_iterations_keeps_its_lines_until_there_is_room(disk):
@@ -343,23 +355,23 @@ def test_the_log_of_iterations_keeps_its_lines_until_there_is_room(disk):
     assert [json.loads(line)["iteration"] for line in lines] == [*range(1, 401), 400]
 
 
-@of_the_vit
-def test_figures_that_cannot_be_stored_are_in_the_log(train_config, tmp_path, caplog):
+@vit_only
+def test_results_that_cannot_be_stored_are_in_the_log(train_config, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     with mounted(tmp_path / "disk", "2m") as disk:
         train_config.OUTPUT_DIR = str(disk)
         (disk / "evaluation").mkdir()
         model = Trainer.build_model(train_config)
         fill(disk)
-        with pytest.raises(OSError, match=r"No space left.*three_pictures_sem_seg\.json"):
+        with pytest.raises(OSError, match=r"No space left.*three_images_sem_seg\.json"):
             Trainer.test(train_config, model)
         assert os.listdir(disk / "evaluation") == []
     assert "A result could not be stored" in caplog.text
-    assert "Results on three_pictures_sem_seg" in caplog.text
+    assert "Results on three_images_sem_seg" in caplog.text
 
 
 def test_what_was_read_back_is_what_was_written(disk):
     write_result(disk, 5)
-    found = load_result(str(disk), "pictures", {"weights": "w"})
+    found = load_result(str(disk), "scenes", {"weights": "w"})
     assert found is not None and np.allclose(list(found.metrics["sem_seg"].values()), 5)
-    assert stat.S_IMODE((disk / "pictures.json").stat().st_mode) & 0o400
+    assert stat.S_IMODE((disk / "scenes.json").stat().st_mode) & 0o400

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: whatever a name promises is whole, and the next run loses nothing.
+"""SIGKILL at random moments: what a name promises is whole, and the next run loses nothing.
 
 More kills: ``KILL_ROUNDS=4 KILL_SEED=7 pytest -m slow -s tests/reliability/test_kills.py``.
 """
@@ -27,7 +27,7 @@ ROUNDS = int(os.environ.get("KILL_ROUNDS", "1"))
 
 
 def wait_for_writing(process, output, before):
-    """Until a file is being written beside those of ``before``, or the process has ended."""
+    """Until a file is being written next to those of ``before``, or the process has ended."""
     while process.is_alive() and not set(output.glob(".*.pth.*.tmp")) - before:
         time.sleep(0.0005)
 
@@ -76,7 +76,7 @@ def test_nothing_is_lost_to_kills_at_random_moments(kind, tmp_path):
             kind().check_whole(tmp_path, output)
             if process.exitcode == -9:
                 break
-            # It was finished before: it begins anew.
+            # It was finished before: it begins again.
             assert process.exitcode == 0, (tmp_path / "report.txt").read_text()
             kind().check_same(tmp_path, output, tmp_path / "whole")
             shutil.rmtree(output)

@@ -1,6 +1,6 @@
 """A long training with evaluations and checkpoints: what it takes stays what it is.
 
-The picture of docs/reliability.md: ``SOAK_PICTURE=docs/pictures/soak.png pytest -m slow -s
+The figure of docs/reliability.md: ``SOAK_FIGURE=docs/pictures/soak.png pytest -m slow -s
 tests/reliability/test_soak.py``; ``SOAK_ITERATIONS`` is 2000.
 """
 
@@ -51,7 +51,7 @@ def work(folder):
     small_training.speak_to(folder / "report.txt")
     overrides = (
         *("SOLVER.MAX_ITER", ITERATIONS, "SOLVER.CHECKPOINT_PERIOD", ITERATIONS // CHECKPOINTS),
-        *("SOLVER.CHECKPOINTS_KEPT", 3, "TEST.EVAL_PERIOD", ITERATIONS // EVALUATIONS),
+        *("SOLVER.MAX_TO_KEEP", 3, "TEST.EVAL_PERIOD", ITERATIONS // EVALUATIONS),
         *("DATALOADER.NUM_WORKERS", 1),
     )
     cfg = small_training.make_config(folder, folder / "output", overrides)
@@ -80,14 +80,14 @@ def draw(lines, path):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_memory_files_threads_and_disk_are_flat(tmp_path):
-    small_training.prepare(tmp_path, photographs=20)
+    small_training.prepare(tmp_path, num_images=20)
     process = small_training.CONTEXT.Process(target=work, args=(tmp_path,))
     process.start()
     process.join()
     assert process.exitcode == 0, (tmp_path / "report.txt").read_text()[-3000:]
     lines = [json.loads(line) for line in (tmp_path / "measured.jsonl").read_text().splitlines()]
-    if "SOAK_PICTURE" in os.environ:
-        draw(lines, os.environ["SOAK_PICTURE"])
+    if "SOAK_FIGURE" in os.environ:
+        draw(lines, os.environ["SOAK_FIGURE"])
     # After the first evaluations and checkpoints everything has been used once.
     quarter = lines[len(lines) // 4 :]
     first, last = quarter[: len(quarter) // 3], quarter[-(len(quarter) // 3) :]

@@ -1,4 +1,4 @@
-"""Small labelled data sets and a stand-in model, for tests of the evaluation."""
+"""Small labeled data sets and a stand-in model, for tests of the evaluation."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CLASS_NAMES = ["sky", "sea", "sand", "ship", "seal"]
 OCCURRING = (0, 1, 2, 4)
 
 
-def write_labelled_pair(folder: Path, stem: str, label: np.ndarray) -> dict[str, str]:
+def write_labeled_image(folder: Path, stem: str, label: np.ndarray) -> dict[str, str]:
     """Write a random image and its label map; return the record."""
     folder.mkdir(parents=True, exist_ok=True)
     record = {
@@ -38,16 +38,16 @@ def make_labels(seed: int, num_images: int = 3) -> list[np.ndarray]:
     return labels
 
 
-def register_labelled_set(folder: Path, name: str, labels: list[np.ndarray]) -> None:
+def register_labeled_set(folder: Path, name: str, labels: list[np.ndarray]) -> None:
     """Register label maps, with random images, as a data set of five classes."""
-    records = [write_labelled_pair(folder, f"{name}_{i}", label) for i, label in enumerate(labels)]
+    records = [write_labeled_image(folder, f"{name}_{i}", label) for i, label in enumerate(labels)]
     DatasetCatalog.register(name, lambda: records)
     MetadataCatalog.get(name).set(
         stuff_classes=CLASS_NAMES, ignore_label=255, evaluator_type="sem_seg"
     )
 
 
-def remove_labelled_set(name: str) -> None:
+def remove_labeled_set(name: str) -> None:
     """Undo a registration; the metadata only exist where somebody asked for them."""
     DatasetCatalog.remove(name)
     if name in MetadataCatalog:
