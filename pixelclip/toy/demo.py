@@ -1,32 +1,38 @@
 """The demo: evaluate the tiny CLIP, train PixelCLIP with masks only, evaluate it again.
 
 Everything goes through the ordinary model, mapper, trainer and evaluator. What is finished is on
-disk, so that a demo that was broken off goes on.
+disk, so that an interrupted demo resumes.
 """
 
 import contextlib
+import fcntl
 import hashlib
+import json
 import logging
 import os
+import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
+from pixelclip.data.datasets.sem_seg_benchmark import datasets_root
 from pixelclip.engine import Trainer
 from pixelclip.engine.hooks import ProgressBar
 from pixelclip.engine.setup import load_config
 from pixelclip.evaluation.benchmark import dataset_vocabulary
 from pixelclip.evaluation.result_cache import hash_weights
 from pixelclip.meta_arch import PixelCLIP
-from pixelclip.toy.dataset import TOY_SCENES_TEST
-from pixelclip.toy.demo_folder import DemoFolder, open_demo_folder
-from pixelclip.toy.demo_report import DENSE_PATHS_BEFORE, Evaluation, write_demo_report
-from pixelclip.toy.scene_files import write_scenes
+from pixelclip.toy.datasets import write_scenes
+from pixelclip.toy.report import AFTER, METHODS, TEST_SET, Evaluation, write_demo_report
+from pixelclip.utils.atomic_write import write_text
 
+_STATE, _LAST_FILE = "demo.json", "report.html"
+# What --fresh removes, the state last: while it exists, the rest belongs to a demo.
+_MADE_BY_DEMO = (_LAST_FILE, "report.md", "evaluation", "training", "figures", "log.txt", _STATE)
 _LOGGERS = ("detectron2", "fvcore", "pixelclip", "py.warnings")
 
 
@@ -35,83 +41,149 @@ def run_demo(
 ) -> tuple[Path, bool]:
     """Run the demo, or what is left of it.
 
-    Scenes that are missing are drawn below ``$DETECTRON2_DATASETS``, or, where that is not set,
-    into the output folder.
+    Missing scenes are drawn below ``$DETECTRON2_DATASETS``.
 
     Args:
-        config_file: of the training.
-        output: folder of ``report.html``, ``report.md``, ``log.txt`` and all else.
-        overrides: keys and values for the config.
+        output: folder of ``report.html``, ``report.md``, ``log.txt`` and everything else.
         fresh: remove what an earlier demo has left in the output folder.
 
     Returns:
-        The path of ``report.html``, and whether it was there before.
+        The path of ``report.html``, and whether it existed before.
 
     Raises:
-        OSError: the output folder cannot be written, or its disk is nearly full.
-        ValueError: the config cannot run, or the output folder holds something else than a demo of
-            these settings.
+        OSError: the output folder cannot be written.
+        ValueError: the config cannot run, or the output folder holds something other than a demo
+            of these settings.
     """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_default_datasets_root(output / "datasets"))
-        cfg = load_config(config_file, overrides)
-        cfg.DATASETS.TEST = (TOY_SCENES_TEST.name,)
-        with _only_errors_on_terminal():
-            settings = _hash_settings(cfg)
-        folder = stack.enter_context(open_demo_folder(output, settings, fresh))
+    cfg = load_config(config_file, overrides)
+    cfg.DATASETS.TEST = (TEST_SET,)
+    with _redirect_logs(logging.StreamHandler(), logging.ERROR):
+        settings = _hash_settings(cfg)
+    with open_demo_folder(output, settings, fresh) as folder:
         was_finished = folder.is_finished
         if not was_finished:
-            stack.enter_context(_log_to_file(output / "log.txt"))
-            _run_stages(cfg, folder)
-            folder.finish()
-    return output / "report.html", was_finished
+            handler = logging.FileHandler(output / "log.txt")
+            with contextlib.closing(handler), _redirect_logs(handler, logging.INFO):
+                _run_stages(cfg, folder)
+    return output / _LAST_FILE, was_finished
 
 
-def _run_stages(cfg: CfgNode, folder: DemoFolder) -> None:
-    with _stage(folder, "drawing the scenes"):
-        report = write_scenes(Path(os.environ["DETECTRON2_DATASETS"]), os.cpu_count() or 1)
-        logging.getLogger(__name__).info("%d scenes drawn", report.written)
-    with _stage(folder, "evaluations before"):
-        evaluations = [_evaluate_before(cfg, folder.path, path) for path in DENSE_PATHS_BEFORE]
-    with _stage(folder, "training"):
-        model = _train(cfg, folder.path)
-    with _stage(folder, "evaluation after"):
-        evaluations.append(_evaluate(cfg, folder.path, model, "after"))
-    with _stage(folder, "report"):
-        write_demo_report(cfg, folder, evaluations)
+class DemoFolder:
+    """The state of a demo on disk; use :func:`open_demo_folder`, which locks it.
+
+    Attributes:
+        path: of the folder.
+        seconds: how long each stage has taken so far, interrupted attempts included.
+    """
+
+    def __init__(self, path: Path, settings: str) -> None:
+        self.path, self._settings = path, settings
+        self.seconds: dict[str, float] = {}
+        if (path / _STATE).exists():
+            state = json.loads((path / _STATE).read_bytes())
+            if state["settings"] != settings:
+                raise ValueError(
+                    f"{path} holds a demo of other settings or other weights; start again with "
+                    "--fresh, or choose another folder by --output"
+                )
+            self.seconds = state["seconds"]
+        elif foreign := [name for name in _MADE_BY_DEMO if (path / name).exists()]:
+            raise ValueError(
+                f"{path} holds {', '.join(foreign)}, which no demo has made; choose another folder "
+                "by --output, or move them away"
+            )
+        self._save()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything is done."""
+        return (self.path / _LAST_FILE).exists()
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time that the block takes to a stage's, also where it is interrupted."""
+        print(f"{stage} ...", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+            self._save()
+
+    def _save(self) -> None:
+        state = {"settings": self._settings, "seconds": self.seconds}
+        write_text(self.path / _STATE, json.dumps(state, indent=2))
 
 
 @contextlib.contextmanager
-def _stage(folder: DemoFolder, name: str) -> Iterator[None]:
-    print(f"{name} ...", file=sys.stderr, flush=True)
-    with folder.timed(name):
-        yield
+def open_demo_folder(path: Path, settings: str, fresh: bool = False) -> Iterator[DemoFolder]:
+    """Open the folder of a new demo, or of one to be resumed, for this process alone.
+
+    Args:
+        path: the folder, which need not exist.
+        settings: a hash of everything that the demo's results depend on.
+        fresh: remove what a demo has left there and start again.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ValueError: it holds a demo of other settings, files that no demo has made, or a demo that
+            is running now.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / ".lock", "w") as lock:
+        try:  # the system releases the lock of a process that was killed
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another demo is running in {path}; wait for it, or choose another folder by "
+                "--output"
+            ) from None
+        if fresh and (path / _STATE).exists():
+            for name in _MADE_BY_DEMO:
+                shutil.rmtree(path / name, ignore_errors=True)
+                (path / name).unlink(missing_ok=True)
+        yield DemoFolder(path, settings)
 
 
-def _evaluate_before(cfg: CfgNode, output: Path, dense_path: str) -> Evaluation:
+def _run_stages(cfg: CfgNode, folder: DemoFolder) -> None:
+    with folder.timed("drawing the scenes"):
+        written, _ = write_scenes(datasets_root(), os.cpu_count() or 1)
+        logging.getLogger(__name__).info("%d scenes drawn", written)
+    with folder.timed("evaluations before"):
+        before = [path for path in METHODS if path != AFTER]
+        evaluations = [_evaluate(cfg, folder.path, path) for path in before]
+    with folder.timed("training"):
+        model = _train(cfg, folder.path)
+    with folder.timed("evaluation after"):
+        evaluations.append(_evaluate(cfg, folder.path, AFTER, model))
+    with folder.timed("report"):
+        write_demo_report(cfg, folder.path, folder.seconds, evaluations)
+
+
+def _evaluate(
+    cfg: CfgNode, output: Path, method: str, model: PixelCLIP | None = None
+) -> Evaluation:
+    """Evaluate on the test scenes, or take the stored result; by default the untrained model."""
     cfg = cfg.clone()
-    cfg.MODEL.CLIP.DENSE_PATH = dense_path
-    return _evaluate(cfg, output, _build_model(cfg), dense_path)
-
-
-def _evaluate(cfg: CfgNode, output: Path, model: PixelCLIP, name: str) -> Evaluation:
-    """Evaluate on the test scenes, or take the stored result."""
-    cfg = cfg.clone()
-    cfg.OUTPUT_DIR = str(output / "evaluation" / name)
-    metrics: dict[str, Any] = Trainer.test(cfg, model.eval())["sem_seg"]
-    # A stored result leaves the model as it was, and the report's pictures need the classes.
-    model.set_vocabulary(**dataset_vocabulary(TOY_SCENES_TEST.name))
-    return Evaluation(name, metrics, model)
+    cfg.OUTPUT_DIR = str(output / "evaluation" / method)
+    if model is None:
+        cfg.MODEL.CLIP.DENSE_PATH = method
+        model = _build_model(cfg)
+    metrics = Trainer.test(cfg, model.eval())["sem_seg"]
+    # With a stored result the model has no vocabulary yet, which the report's figure needs.
+    model.set_vocabulary(**dataset_vocabulary(TEST_SET))
+    return Evaluation(method, metrics, model)
 
 
 def _build_model(cfg: CfgNode) -> PixelCLIP:
-    # The class prompts begin at random; the same ones make a stored result usable again.
+    # The class prompts start from random values; the same ones make a stored result usable again.
     seed_all_rng(cfg.SEED)
     return Trainer.build_model(cfg)
 
 
 def _train(cfg: CfgNode, output: Path) -> PixelCLIP:
-    """Train, or go on from the last checkpoint, or load the end of a finished training."""
+    """Train, or resume from the last checkpoint, or load the end of a finished training."""
     cfg = cfg.clone()
     cfg.OUTPUT_DIR = str(output / "training")
     cfg.DATASETS.TEST = ()  # the evaluation is a stage of its own
@@ -126,48 +198,16 @@ def _train(cfg: CfgNode, output: Path) -> PixelCLIP:
 
 
 def _hash_settings(cfg: CfgNode) -> str:
-    """Hash of the config and of the weights that the demo begins with."""
+    """Hash of the config and of the weights that the demo starts from."""
     cfg = cfg.clone()
     cfg.OUTPUT_DIR = ""
     return hashlib.sha256(f"{cfg.dump()}{hash_weights(_build_model(cfg))}".encode()).hexdigest()
 
 
 @contextlib.contextmanager
-def _default_datasets_root(folder: Path) -> Iterator[None]:
-    """Let the data sets lie in a folder, unless ``$DETECTRON2_DATASETS`` says where they lie."""
-    before = os.environ.get("DETECTRON2_DATASETS")
-    if not before:
-        os.environ["DETECTRON2_DATASETS"] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["DETECTRON2_DATASETS"]
-        else:
-            os.environ["DETECTRON2_DATASETS"] = before
-
-
-@contextlib.contextmanager
-def _log_to_file(path: Path) -> Iterator[None]:
-    """Send log lines and Python's warnings to the end of a file, and nothing to the terminal."""
-    handler = logging.FileHandler(path)
+def _redirect_logs(handler: logging.Handler, level: int) -> Iterator[None]:
+    """Send the libraries' log lines and Python's warnings to one handler only."""
     handler.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s"))
-    with _replace_handlers(handler, logging.INFO):
-        try:
-            yield
-        finally:
-            handler.close()
-
-
-@contextlib.contextmanager
-def _only_errors_on_terminal() -> Iterator[None]:
-    with _replace_handlers(logging.StreamHandler(), logging.ERROR):
-        yield
-
-
-@contextlib.contextmanager
-def _replace_handlers(handler: logging.Handler, level: int) -> Iterator[None]:
-    """Let the libraries' loggers and Python's warnings go to one handler only."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     logging.captureWarnings(True)

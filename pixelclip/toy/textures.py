@@ -1,7 +1,4 @@
-"""Textures of the world's stuff, drawn with NumPy.
-
-Every texture is an (H, W, 3) float32 array of RGB in 0..1.
-"""
+"""Textures of stuff, drawn with NumPy: (H, W, 3) float32 arrays of RGB in 0..1."""
 
 import colorsys
 from collections.abc import Callable
@@ -15,7 +12,7 @@ from scipy.spatial import KDTree
 Texture = NDArray[np.floating[Any]]
 Size = tuple[int, int]
 
-# Chance that stuff has its class's own hue, and not any.
+# Chance that a region has its class's typical hue rather than any hue.
 TYPICAL_HUE = 0.7
 
 
@@ -24,14 +21,13 @@ def smooth_noise(rng: np.random.Generator, size: Size, rows: float, columns: flo
     height, width = size
     grid = rng.random((max(2, round(height / rows)), max(2, round(width / columns))))
     image = Image.fromarray(grid.astype(np.float32))
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized, dtype=np.float32)
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
 def shade(hue: float, saturation: float, values: Texture) -> Texture:
-    """Give brightnesses (H, W) one hue and saturation, each in 0..1: (H, W, 3)."""
-    colour = np.array(colorsys.hsv_to_rgb(hue % 1.0, np.clip(saturation, 0, 1), 1.0), np.float32)
-    return np.clip(values, 0, 1)[..., None] * colour
+    """Give brightness values (H, W) one hue and saturation, each in 0..1: (H, W, 3)."""
+    color = np.array(colorsys.hsv_to_rgb(hue % 1.0, np.clip(saturation, 0, 1), 1.0), np.float32)
+    return np.clip(values, 0, 1)[..., None] * color
 
 
 def blend(first: Texture, second: Texture, weights: Texture) -> Texture:
@@ -65,8 +61,7 @@ def _grass(rng: np.random.Generator, size: Size, hue: float) -> Texture:
 def _water(rng: np.random.Generator, size: Size, hue: float) -> Texture:
     rows, _ = _coordinates(size)
     bend = smooth_noise(rng, size, 10, 14) * rng.uniform(3, 9)
-    period = rng.uniform(4, 8)
-    waves = np.sin((rows + bend) * 2 * np.pi / period)
+    waves = np.sin((rows + bend) * 2 * np.pi / rng.uniform(4, 8))
     deep = shade(hue, rng.uniform(0.6, 0.95), 0.5 + 0.12 * waves)
     return blend(deep, np.ones_like(deep), (waves - rng.uniform(0.6, 0.85)) * 1.5)
 
@@ -86,8 +81,7 @@ def _brick(rng: np.random.Generator, size: Size, hue: float) -> Texture:
     course = np.floor(rows / height)
     shifted = columns + rng.uniform(0, width) + (course % 2) * width / 2
     mortar = (rows % height < 1.2) | (shifted % width < 1.2)
-    # Every brick has a brightness of its own.
-    brightness = np.modf(np.abs(np.sin(course * 12.9 + np.floor(shifted / width) * 78.2)) * 437)[0]
+    brightness = _hash(course * 12.9 + np.floor(shifted / width) * 78.2)
     clay = shade(hue, rng.uniform(0.5, 0.8), 0.45 + 0.3 * brightness)
     return blend(clay, np.full_like(clay, rng.uniform(0.65, 0.85)), mortar.astype(np.float32))
 
@@ -98,19 +92,23 @@ def _wood(rng: np.random.Generator, size: Size, hue: float) -> Texture:
     across = columns if is_vertical else rows
     grain = smooth_noise(rng, size, *((24, 1.5) if is_vertical else (1.5, 24)))
     plank = rng.uniform(9, 16)
-    gaps = (across % plank) < 1.0
-    tone = np.modf(np.abs(np.sin(np.floor(across / plank) * 12.9)) * 437)[0]
-    values = 0.4 + 0.35 * grain + 0.12 * tone
-    return shade(hue, rng.uniform(0.45, 0.75), np.where(gaps, 0.18, values).astype(np.float32))
+    values = 0.4 + 0.35 * grain + 0.12 * _hash(np.floor(across / plank) * 12.9)
+    with_gaps = np.where(across % plank < 1.0, 0.18, values).astype(np.float32)
+    return shade(hue, rng.uniform(0.45, 0.75), with_gaps)
+
+
+def _hash(values: Texture) -> Texture:
+    """A number in 0..1 for each value that looks random: each brick and plank has its own tone."""
+    return np.modf(np.abs(np.sin(values)) * 437)[0]
 
 
 def _stone(rng: np.random.Generator, size: Size, hue: float) -> Texture:
     rows, columns = _coordinates(size)
     spacing = rng.uniform(8, 14)
     count = max(3, round(size[0] * size[1] / spacing**2))
-    centres = rng.random((count, 2)) * size
-    # (H, W, 2) each: the nearest and the second nearest centre
-    distances, nearest = KDTree(centres).query(np.stack([rows, columns], axis=-1), k=2)
+    centers = rng.random((count, 2)) * size
+    # (H, W, 2) each: the nearest and the second nearest center
+    distances, nearest = KDTree(centers).query(np.stack([rows, columns], axis=-1), k=2)
     joint = (distances[..., 1] - distances[..., 0]) < 1.6
     tone = rng.uniform(0.4, 0.75, count).astype(np.float32)[nearest[..., 0]]
     speckle = 0.12 * (rng.random(size, dtype=np.float32) - 0.5)
@@ -126,27 +124,15 @@ def _snow(rng: np.random.Generator, size: Size, hue: float) -> Texture:
 
 # name -> (texture, typical hue)
 _STUFF: dict[str, tuple[Callable[[np.random.Generator, Size, float], Texture], float]] = {
-    "sky": (_sky, 0.58),
-    "grass": (_grass, 0.29),
-    "water": (_water, 0.52),
-    "sand": (_sand, 0.12),
-    "brick": (_brick, 0.03),
-    "wood": (_wood, 0.08),
-    "stone": (_stone, 0.62),
-    "snow": (_snow, 0.6),
-}
+    "sky": (_sky, 0.58), "grass": (_grass, 0.29), "water": (_water, 0.52), "sand": (_sand, 0.12),
+    "brick": (_brick, 0.03), "wood": (_wood, 0.08), "stone": (_stone, 0.62), "snow": (_snow, 0.6),
+}  # fmt: skip
 
 STUFF_NAMES: tuple[str, ...] = tuple(_STUFF)
 
 
 def draw_stuff(rng: np.random.Generator, name: str, size: Size) -> Texture:
-    """Draw a piece of stuff.
-
-    Args:
-        rng: source of all its variation.
-        name: one of ``STUFF_NAMES``.
-        size: (height, width) in pixels.
-    """
+    """Draw the texture (H, W, 3) of a kind of stuff, one of ``STUFF_NAMES``."""
     texture, typical_hue = _STUFF[name]
     is_typical = rng.random() < TYPICAL_HUE
     hue = typical_hue + rng.normal(0, 0.025) if is_typical else rng.random()

@@ -1,30 +1,30 @@
-"""The tiny CLIP's tokenizer: CLIP's own, with only the merges that the world's words need.
+"""The tiny CLIP's tokenizer: CLIP's own, with only the merges that the benchmark's words need.
 
-Words of the world, and of the prompt templates, get the same pieces as from CLIP's tokenizer; other
-words fall into smaller ones. So 898 tokens take the place of 49,408.
+These words, and those of the prompt templates, get the same tokens as from CLIP's tokenizer; other
+words are split into smaller ones. This leaves 898 tokens of 49,408.
 """
 
 import gzip
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from open_clip.tokenizer import SimpleTokenizer
 
 from pixelclip.modeling.prompt_templates import PROMPT_TEMPLATE_SETS, get_prompt_templates
-from pixelclip.toy.captions import all_caption_words
-from pixelclip.toy.colours import COLOUR_NAMES
+from pixelclip.toy.captioned_images import COLOR_NAMES, all_caption_words
+from pixelclip.toy.objects import PART_NAMES
 from pixelclip.toy.scenes import CLASS_NAMES
-from pixelclip.toy.things import PART_NAMES
 from pixelclip.utils.atomic_write import atomic_writer
 
 Merge = tuple[str, str]
 
 
-def world_words() -> tuple[str, ...]:
+def benchmark_words() -> tuple[str, ...]:
     """The lower-case words of captions and prompt templates, and the placeholder."""
     templates = [t for name in PROMPT_TEMPLATE_SETS for t in get_prompt_templates(name)]
     sentences = [t.format("", article="a", category="") for t in templates]
-    texts = [*sentences, *all_caption_words(), *CLASS_NAMES, *PART_NAMES, *COLOUR_NAMES]
+    texts = [*sentences, *all_caption_words(), *CLASS_NAMES, *PART_NAMES, *COLOR_NAMES]
     letters = ("".join(c if c.isalpha() else " " for c in text.lower()) for text in texts)
     return tuple(sorted({word for text in letters for word in text.split()} | {"{}"}))
 
@@ -37,10 +37,10 @@ def needed_merges(words: Iterable[str]) -> list[Merge]:
 
 
 def write_merges(path: Path) -> None:
-    """Write the merges of the world's words as a file that open_clip's tokenizer reads."""
-    lines = ["# merges of CLIP's tokenizer", *map(" ".join, needed_merges(world_words()))]
+    """Write the merges of the benchmark's words as a file that open_clip's tokenizer reads."""
+    lines = ["# merges of CLIP's tokenizer", *map(" ".join, needed_merges(benchmark_words()))]
     with atomic_writer(path) as file:
-        # Without the time and the name in its head, the file depends on the words only.
+        # Without a time in its header, the file depends on the words only.
         file.write(gzip.compress("\n".join(lines).encode(), mtime=0))
 
 
@@ -52,14 +52,5 @@ def _merges_of(word: str, ranks: dict[Merge, int]) -> Iterator[Merge]:
         if merge not in ranks:
             return
         yield merge
-        pieces = _apply(merge, pieces)
-
-
-def _apply(merge: Merge, pieces: list[str]) -> list[str]:
-    merged: list[str] = []
-    for piece in pieces:
-        if merged and (merged[-1], piece) == merge:
-            merged[-1] += piece
-        else:
-            merged.append(piece)
-    return merged
+        pair = re.compile(rf"(?<!\S){re.escape(' '.join(merge))}(?!\S)")
+        pieces = pair.sub("".join(merge), " ".join(pieces)).split()

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -11,13 +11,13 @@ from detectron2.config import CfgNode
 
 from pixelclip.toy import ablations
 from pixelclip.toy.ablations import (
-    PUBLISHED,
+    PAPER_SETTING,
     VARIANTS,
     Variant,
     ablation_table,
     reproduce_ablations,
     run_variant,
-    summarise,
+    summarize,
     toy_config,
 )
 from pixelclip.toy.scenes import CLASS_NAMES
@@ -32,23 +32,24 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_variant_changes_the_config_and_no_two_are_the_same(tmp_path: Path) -> None:
     texts = [
-        toy_config(variant.overrides, "toy_scenes_val", tmp_path, 1).dump() for variant in VARIANTS
+        toy_config(variant.overrides.split(), "toy_scenes_val", tmp_path, 1).dump()
+        for variant in VARIANTS
     ]
     trained = [text for text, variant in zip(texts, VARIANTS, strict=True) if variant.is_trained]
     assert len(set(trained)) == len(trained)
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
-    assert VARIANTS[0] == Variant("Method", PUBLISHED)
+    assert VARIANTS[0] == Variant("Method", PAPER_SETTING)
 
 
-def test_summarise_separates_stuff_from_things() -> None:
+def test_summarize_separates_stuff_from_things() -> None:
     ious = {f"IoU-{name}": float(index) for index, name in enumerate(CLASS_NAMES)}
-    figures = summarise({"sem_seg": {"mIoU": 9.5, **ious}})
-    assert figures == {"mIoU": 9.5, "stuff": 3.5, "things": 13.5}
+    metrics = summarize({"sem_seg": {"mIoU": 9.5, **ious}})
+    assert metrics == {"mIoU": 9.5, "stuff": 3.5, "things": 13.5}
 
 
 def test_the_table_has_mean_spread_and_agreement() -> None:
     variants = [
-        Variant("Method", PUBLISHED),
+        Variant("Method", PAPER_SETTING),
         Variant("Components", "worse one", paper="worse"),
         Variant("Components", "better one", paper="worse"),
         Variant("Components", "unclear one", paper="worse"),
@@ -59,13 +60,13 @@ def test_the_table_has_mean_spread_and_agreement() -> None:
         return [{"mIoU": v, "stuff": v, "things": v} for v in values]
 
     results = {
-        PUBLISHED: runs(40.0, 42.0),
+        PAPER_SETTING: runs(40.0, 42.0),
         "worse one": runs(39.0, 40.0),
         "better one": runs(45.0),
         "unclear one": runs(39.0, 41.0),
     }
     table = ablation_table(variants, results).splitlines()
-    assert table[3] == "| as published | 41.0 ± 1.4 | 41.0 ± 1.4 | 41.0 ± 1.4 |  |  |  |"
+    assert table[3] == "| paper setting | 41.0 ± 1.4 | 41.0 ± 1.4 | 41.0 ± 1.4 |  |  |  |"
     assert table[5].endswith("| -1.5 | worse | yes |")
     assert table[6].endswith("| 45.0 | 45.0 | 45.0 | +4.0 | worse | no |")
     assert table[7].endswith("| -1.0 | worse | undecided |")
@@ -75,27 +76,26 @@ def test_the_table_has_mean_spread_and_agreement() -> None:
 def test_finished_runs_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
-    def pretend(cfg: object) -> dict[str, dict[str, float]]:
+    def pretend(cfg: object, is_trained: bool) -> dict[str, dict[str, float]]:
         calls.append(cfg.OUTPUT_DIR)  # type: ignore[attr-defined]
         return {"sem_seg": {"mIoU": 1.0, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
 
-    monkeypatch.setattr(ablations, "_train", pretend)
-    monkeypatch.setattr(ablations, "_evaluate", pretend)
+    monkeypatch.setattr(ablations, "_measure", pretend)
     variants = [VARIANTS[0], next(v for v in VARIANTS if not v.is_trained)]
     table = reproduce_ablations(variants, [1, 2], tmp_path)
-    # The training-free one has no seed.
+    # The training-free method has no seed.
     assert len(calls) == 3
-    assert json.loads((tmp_path / "ablations.json").read_text())[PUBLISHED][1]["mIoU"] == 1.0
+    assert json.loads((tmp_path / "ablations.json").read_text())[PAPER_SETTING][1]["mIoU"] == 1.0
     assert reproduce_ablations(variants, [1, 2], tmp_path) == table
     assert len(calls) == 3
 
 
-def test_a_run_begins_with_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pretend(cfg: object) -> dict[str, dict[str, float]]:
+def test_a_run_starts_with_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(cfg: object, is_trained: bool) -> dict[str, dict[str, float]]:
         drawn = torch.rand(()).item()
         return {"sem_seg": {"mIoU": drawn, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
 
-    monkeypatch.setattr(ablations, "_train", pretend)
+    monkeypatch.setattr(ablations, "_measure", pretend)
     first, again, other = (
         run_variant(VARIANTS[0], seed, tmp_path / folder, "toy_scenes_val")["mIoU"]
         for folder, seed in (("first", 5), ("again", 5), ("other", 6))
@@ -108,12 +108,12 @@ def test_options_are_for_all_variants_and_stay_the_same(
 ) -> None:
     seen: list[tuple[bool, int]] = []
 
-    def pretend(cfg: CfgNode) -> dict[str, dict[str, float]]:
+    def pretend(cfg: CfgNode, is_trained: bool) -> dict[str, dict[str, float]]:
         seen.append((cfg.SOLVER.AMP.ENABLED, cfg.MODEL.PIXELCLIP.NUM_CLUSTERS))
         return {"sem_seg": {"mIoU": 1.0, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
 
-    monkeypatch.setattr(ablations, "_train", pretend)
-    variants = [VARIANTS[0], Variant("", "own", ("MODEL.PIXELCLIP.NUM_CLUSTERS", 3))]
+    monkeypatch.setattr(ablations, "_measure", pretend)
+    variants = [VARIANTS[0], Variant("", "own", "MODEL.PIXELCLIP.NUM_CLUSTERS 3")]
     options = ["SOLVER.AMP.ENABLED", "True", "MODEL.PIXELCLIP.NUM_CLUSTERS", "5"]
     reproduce_ablations(variants, [1], tmp_path, options=options)
     assert seen == [(True, 5), (True, 3)]
@@ -124,23 +124,22 @@ def test_options_are_for_all_variants_and_stay_the_same(
 
 def test_two_processes_make_a_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    may_end, asked, lock = threading.Event(), threading.Semaphore(0), ablations.fcntl.flock
+    is_running, may_end = threading.Event(), threading.Event()
 
-    def pretend(cfg: CfgNode) -> dict[str, dict[str, float]]:
+    def pretend(cfg: CfgNode, is_trained: bool) -> dict[str, dict[str, float]]:
         calls.append(cfg.OUTPUT_DIR)
-        assert may_end.wait(600)
+        is_running.set()
+        assert may_end.wait(60)
         return {"sem_seg": {"mIoU": 1.0, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
 
-    monkeypatch.setattr(ablations, "_train", pretend)
-    monkeypatch.setattr(ablations.fcntl, "flock", lambda *file: asked.release() or lock(*file))
+    monkeypatch.setattr(ablations, "_measure", pretend)
     with ThreadPoolExecutor(2) as pool:  # a lock on a file is as good between threads
-        runs = [
-            pool.submit(run_variant, VARIANTS[0], 1, tmp_path, "toy_scenes_val") for _ in range(2)
-        ]
-        for _ in runs:  # both are at the lock, or one of them behind it
-            assert asked.acquire(timeout=600)
+        first = pool.submit(run_variant, VARIANTS[0], 1, tmp_path, "toy_scenes_val")
+        assert is_running.wait(60)
+        second = pool.submit(run_variant, VARIANTS[0], 1, tmp_path, "toy_scenes_val")
+        assert not wait([second], timeout=0.5).done
         may_end.set()
-        assert runs[0].result(600) == runs[1].result(600)
+        assert first.result(60) == second.result(60)
     assert len(calls) == 1
 
 
@@ -151,13 +150,13 @@ def test_a_bad_option_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_without_a_figure_is_repeated(
+def test_an_interrupted_run_is_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(cfg: object) -> None:
+    def fail(cfg: object, is_trained: bool) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ablations, "_train", fail)
+    monkeypatch.setattr(ablations, "_measure", fail)
     with pytest.raises(KeyboardInterrupt):
         run_variant(VARIANTS[0], 1, tmp_path, "toy_scenes_val")
-    assert not list(tmp_path.rglob("figures.json"))
+    assert not list(tmp_path.rglob("metrics.json"))

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import re
 from pathlib import Path
 
@@ -11,12 +10,11 @@ import torch
 from PIL import Image
 
 from pixelclip.engine import Trainer
-from pixelclip.toy import demo, demo_report, scene_files
-from pixelclip.toy.demo import run_demo
-from pixelclip.toy.demo_report import Evaluation, next_commands
-from pixelclip.toy.scene_files import Split
+from pixelclip.toy import datasets, demo, report
+from pixelclip.toy.datasets import Split
+from pixelclip.toy.demo import open_demo_folder, run_demo
+from pixelclip.toy.report import next_commands
 from pixelclip.toy.scenes import CLASS_NAMES
-from pixelclip.toy.textures import STUFF_NAMES
 
 CONFIG = str(Path(__file__).resolve().parents[2] / "configs" / "demo" / "toy.yaml")
 OVERRIDES = [
@@ -26,11 +24,11 @@ OVERRIDES = [
 
 
 @pytest.fixture(autouse=True)
-def very_small(monkeypatch):
+def very_small(monkeypatch, tmp_path):
     splits = [Split("train", 11, 4, has_labels=False), Split("test", 13, 3, has_labels=True)]
-    monkeypatch.setattr(scene_files, "SPLITS", splits)
-    monkeypatch.setattr(demo_report, "_BATCHES_CLUSTERED", 2)
-    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    monkeypatch.setattr(datasets, "SPLITS", splits)
+    monkeypatch.setattr(report, "_BATCHES_CLUSTERED", 2)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.setattr(demo.os, "cpu_count", lambda: 1)
 
 
@@ -40,79 +38,77 @@ def weights(output):
 
 
 @pytest.mark.slow
-def test_a_killed_demo_goes_on_to_the_same_report(tmp_path, monkeypatch, capsys):
+def test_an_interrupted_demo_resumes_to_the_same_report(tmp_path, monkeypatch, capsys):
     whole = tmp_path / "whole"
-    report, was_there = run_demo(CONFIG, whole, OVERRIDES)
+    page, existed = run_demo(CONFIG, whole, OVERRIDES)
     printed = capsys.readouterr()
-    assert not was_there
+    assert not existed
     assert printed.out == "", "log lines go to the file"
     for stage in ("scenes", "toy_scenes_test", "training", "report"):
         assert f"{stage}: 100%" in printed.err, "each stage has a bar"
     assert "evaluations before ..." in printed.err
     assert "INFO" not in printed.err
     assert "Total training time" in (whole / "log.txt").read_text()
-    check_report(report)
+    check_report(page)
 
     run_step, steps, interruptions = Trainer.run_step, [], [KeyboardInterrupt]
 
-    def run_step_until_killed(self):
+    def run_step_until_interrupted(self):
         steps.append(self.iter)
         if len(steps) == 4 and interruptions:
             raise interruptions.pop()
         run_step(self)
 
-    monkeypatch.setattr(Trainer, "run_step", run_step_until_killed)
-    broken = tmp_path / "broken"
+    monkeypatch.setattr(Trainer, "run_step", run_step_until_interrupted)
+    interrupted = tmp_path / "interrupted"
     with pytest.raises(KeyboardInterrupt):
-        run_demo(CONFIG, broken, OVERRIDES)
-    assert not (broken / "report.html").exists()
-    report, was_there = run_demo(CONFIG, broken, OVERRIDES)
-    assert not was_there
+        run_demo(CONFIG, interrupted, OVERRIDES)
+    assert not (interrupted / "report.html").exists()
+    page, existed = run_demo(CONFIG, interrupted, OVERRIDES)
+    assert not existed
     assert steps == [0, 1, 2, 3, 2, 3]
     for name, value in weights(whole).items():
-        assert torch.equal(value, weights(broken)[name]), name
-    assert figures(broken) == figures(whole)
+        assert torch.equal(value, weights(interrupted)[name]), name
+    assert results(interrupted) == results(whole)
 
     steps.clear()
-    state = json.loads((broken / "demo.json").read_text())
-    (broken / "demo.json").write_text(json.dumps({**state, "is_finished": False}))
-    (broken / "report.md").unlink()
-    assert run_demo(CONFIG, broken, OVERRIDES) == (report, False), "killed before its last step"
-    assert figures(broken) == figures(whole)
-    assert run_demo(CONFIG, broken, OVERRIDES) == (report, True)
+    (interrupted / "report.html").unlink()
+    assert run_demo(CONFIG, interrupted, OVERRIDES) == (page, False), "killed before its last file"
+    assert results(interrupted) == results(whole)
+    assert run_demo(CONFIG, interrupted, OVERRIDES) == (page, True)
     with pytest.raises(ValueError, match="other settings"):
-        run_demo(CONFIG, broken, [*OVERRIDES, "SOLVER.MAX_ITER", "5"])
+        run_demo(CONFIG, interrupted, [*OVERRIDES, "SOLVER.MAX_ITER", "5"])
     assert steps == []
-    run_demo(CONFIG, broken, OVERRIDES, fresh=True)
+    run_demo(CONFIG, interrupted, OVERRIDES, fresh=True)
     assert steps == [0, 1, 2, 3]
-    assert figures(broken) == figures(whole)
+    assert results(interrupted) == results(whole)
 
 
-def figures(output):
+def results(output):
     """The report without times."""
     return (output / "report.md").read_text().split("## Time")[0]
 
 
-def check_report(report):
-    page, text = report.read_text(), report.with_suffix(".md").read_text()
+def check_report(path):
+    page, text = path.read_text(), path.with_suffix(".md").read_text()
     assert not re.search(r"(src|href)=.(?!data:image/png;base64,)", page), "nothing remote"
     assert page.count("data:image/png;base64,") == 2
     for name in CLASS_NAMES:
-        assert f"<td>{name}</td>" in page
+        assert f">{name}</td>" in page
         assert f"| {name} " in text
     stored = json.loads(
-        (report.parent / "evaluation" / "after" / "evaluation" / "toy_scenes_test.json").read_text()
+        (path.parent / "evaluation" / "after" / "evaluation" / "toy_scenes_test.json").read_text()
     )
     assert f"{stored['metrics']['sem_seg']['mIoU']:.1f}" in text
-    for path in re.findall(r"!\[.*\]\((.*)\)", text):
-        with Image.open(report.parent / path) as picture:
-            assert picture.width > 600
+    for figure in re.findall(r"!\[.*\]\((.*)\)", text):
+        with Image.open(path.parent / figure) as image:
+            assert image.width > 600
     assert "4 iterations of 2 scenes" in text
-    for command in next_commands(report.parent):
+    for command in next_commands(path.parent):
         assert command in text
 
 
-def test_no_config_and_no_folder_are_left_behind_by_a_bad_value(tmp_path):
+def test_a_bad_value_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError, match="SOLVER.MAX_ITER is 0"):
         run_demo(CONFIG, tmp_path / "out", [*OVERRIDES, "SOLVER.MAX_ITER", "0"])
     with pytest.raises(ValueError, match="could not be loaded"):
@@ -120,7 +116,7 @@ def test_no_config_and_no_folder_are_left_behind_by_a_bad_value(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_environment_and_loggers_are_as_before(tmp_path, monkeypatch):
+def test_loggers_are_restored(tmp_path, monkeypatch):
     def state():
         loggers = [logging.getLogger(name) for name in demo._LOGGERS]
         return [(logger.level, list(logger.handlers), logger.propagate) for logger in loggers]
@@ -131,23 +127,82 @@ def test_environment_and_loggers_are_as_before(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run_demo(CONFIG, tmp_path / "out", OVERRIDES)
     assert state() == before
-    assert "DETECTRON2_DATASETS" not in demo.os.environ
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "mine"))
-    with pytest.raises(ZeroDivisionError):
-        run_demo(CONFIG, tmp_path / "out", OVERRIDES)
-    assert roots == [tmp_path / "out" / "datasets", tmp_path / "mine"]
-    assert demo.os.environ["DETECTRON2_DATASETS"] == str(tmp_path / "mine")
+    assert roots == [tmp_path / "datasets"]
 
 
-def test_mean_iou_leaves_out_classes_that_do_not_occur():
-    metrics = {f"IoU-{name}": float(i) for i, name in enumerate(STUFF_NAMES)}
-    evaluation = Evaluation("after", {**metrics, "IoU-sky": math.nan}, None)
-    assert evaluation.mean_iou(["grass", "water"]) == 1.5
-    assert evaluation.mean_iou(["sky", "water"]) == 2.0
-    assert math.isnan(evaluation.mean_iou(["sky"]))
+def state(path):
+    return json.loads((path / "demo.json").read_text())
 
 
-def test_the_next_commands_name_where_the_scenes_are(tmp_path, monkeypatch):
-    assert f"DETECTRON2_DATASETS='{tmp_path}/a b/datasets' " in next_commands(tmp_path / "a b")[0]
-    monkeypatch.setenv("DETECTRON2_DATASETS", "/data/scenes")
-    assert "DETECTRON2_DATASETS=/data/scenes " in next_commands(tmp_path)[1]
+def test_times_add_up_over_attempts(tmp_path):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_demo_folder(tmp_path / "new", "a") as folder,
+        folder.timed("training"),
+    ):
+        raise KeyboardInterrupt
+    first = state(tmp_path / "new")["seconds"]["training"]
+    with open_demo_folder(tmp_path / "new", "a") as folder, folder.timed("training"):
+        pass
+    assert state(tmp_path / "new")["seconds"]["training"] > first
+
+
+def test_a_demo_with_a_page_is_finished(tmp_path):
+    with open_demo_folder(tmp_path, "a") as folder:
+        assert not folder.is_finished
+    (tmp_path / "report.html").touch()
+    with open_demo_folder(tmp_path, "a") as folder:
+        assert folder.is_finished
+
+
+def test_another_demo_is_refused_unless_fresh(tmp_path):
+    with open_demo_folder(tmp_path, "a"):
+        pass
+    (tmp_path / "report.html").touch()
+    (tmp_path / "training").mkdir()
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "mine.txt").touch()
+    with (
+        pytest.raises(ValueError, match="other settings or other weights.*--fresh"),
+        open_demo_folder(tmp_path, "b"),
+    ):
+        pass
+    assert (tmp_path / "training").exists()
+    with open_demo_folder(tmp_path, "b", fresh=True) as folder:
+        assert not folder.is_finished
+        assert folder.seconds == {}
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"datasets", "mine.txt", "demo.json", ".lock"}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_files_of_something_else_are_left_alone(tmp_path, fresh):
+    (tmp_path / "training").mkdir()
+    with (
+        pytest.raises(ValueError, match="holds training, which no demo has made"),
+        open_demo_folder(tmp_path, "a", fresh),
+    ):
+        pass
+    assert (tmp_path / "training").is_dir()
+
+
+def test_two_demos_at_a_time_are_refused(tmp_path):
+    with open_demo_folder(tmp_path, "a"):
+        with (
+            pytest.raises(ValueError, match="another demo is running"),
+            open_demo_folder(tmp_path, "a"),
+        ):
+            pass
+        with (
+            pytest.raises(ValueError, match="another demo is running"),
+            open_demo_folder(tmp_path, "a", fresh=True),
+        ):
+            pass
+    with open_demo_folder(tmp_path, "a"):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"), open_demo_folder(tmp_path / "file" / "demo", "a"):
+        pass

@@ -37,9 +37,9 @@ def test_the_stones_are_the_regions_nearest_to_random_points():
     texture = textures._stone(np.random.default_rng(3), SIZE, 0.6)
     rng = np.random.default_rng(3)
     spacing = rng.uniform(8, 14)
-    centres = rng.random((max(3, round(SIZE[0] * SIZE[1] / spacing**2)), 2)) * SIZE
+    centers = rng.random((max(3, round(SIZE[0] * SIZE[1] / spacing**2)), 2)) * SIZE
     pixels = np.stack(np.mgrid[: SIZE[0], : SIZE[1]], axis=-1)
-    distances = np.sort(np.linalg.norm(pixels[:, :, None] - centres, axis=-1), axis=-1)
+    distances = np.sort(np.linalg.norm(pixels[:, :, None] - centers, axis=-1), axis=-1)
     is_joint = distances[..., 1] - distances[..., 0] < 1.6
     assert 0.1 < is_joint.mean() < 0.9
     assert np.allclose(texture[is_joint].max(axis=1), 0.25)

@@ -7,7 +7,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from pixelclip.modeling.clip_loader import BUILT_IN_ARCHITECTURES, load_tokenizer
 from pixelclip.modeling.prompt_templates import fill_template, get_prompt_templates
 from pixelclip.toy.scenes import CLASS_NAMES
-from pixelclip.toy.tokenizer import needed_merges, world_words, write_merges
+from pixelclip.toy.tokenizer import benchmark_words, needed_merges, write_merges
 
 CONFIG = Path(BUILT_IN_ARCHITECTURES["toy"])
 
@@ -21,10 +21,10 @@ def pieces(tokenizer, text):
     return [tokenizer.decoder[token] for token in tokenizer.encode(text)]
 
 
-def test_words_of_the_world_have_the_same_pieces_as_from_clip(tokenizers):
+def test_words_of_the_benchmark_have_the_same_pieces_as_from_clip(tokenizers):
     clip, toy = tokenizers
-    assert len(world_words()) > 80
-    for word in world_words():
+    assert len(benchmark_words()) > 80
+    for word in benchmark_words():
         assert pieces(toy, word) == pieces(clip, word), word
 
 
@@ -41,7 +41,7 @@ def test_class_names_and_the_placeholder_are_single_tokens(tokenizers):
         assert len(tokenizers[1].encode(word)) == 1, word
 
 
-def test_other_words_fall_into_smaller_pieces(tokenizers):
+def test_other_words_are_split_into_smaller_pieces(tokenizers):
     clip, toy = tokenizers
     assert "".join(pieces(toy, "hippopotamus")) == "hippopotamus</w>"
     assert len(pieces(toy, "hippopotamus")) > len(pieces(clip, "hippopotamus"))

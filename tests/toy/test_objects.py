@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from pixelclip.toy.objects import THING_NAMES, make_shape
 from pixelclip.toy.painting import PATTERNS
-from pixelclip.toy.things import THING_NAMES, make_shape
 
 
 @pytest.mark.parametrize("name", THING_NAMES)
-def test_a_thing_has_several_named_parts_in_its_square(name):
+def test_an_object_has_several_named_parts_in_its_square(name):
     for seed in range(20):
         shape = make_shape(np.random.default_rng(seed), name)
         names = [part.name for part in shape]
@@ -16,7 +16,7 @@ def test_a_thing_has_several_named_parts_in_its_square(name):
         assert np.ptp(corners, axis=0).max() > 0.7, "its longer side is about one"
         for part in shape:
             assert part.pattern in PATTERNS
-            assert all(0 <= value <= 1 for value in part.colour)
+            assert all(0 <= value <= 1 for value in part.color)
             assert all(p.ndim == 2 and len(p) >= 3 and p.shape[1] == 2 for p in part.polygons)
 
 
