@@ -1,103 +1,78 @@
-"""What is measured: one training sample made, one training step, one batch of images labelled.
+"""What is measured: one training sample made, one training step, one batch of images labeled.
 
 Weights are random and nothing is downloaded; the time does not depend on them.
 """
 
 import copy
-from collections.abc import Iterator
+import itertools
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import pycocotools.mask
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
+from numpy.typing import NDArray
+from PIL import Image
 
 import pixelclip.meta_arch as meta_arch
-from pixelclip.analysis.stage_clock import Stage
+from pixelclip.analysis.profiling import Stage
+from pixelclip.data import augmentation
 from pixelclip.data import mapper as mapper_module
-from pixelclip.data import weak_augmentation
-from pixelclip.data.image_reading import Photograph, read_rgb_image
+from pixelclip.data.images import ImageFile, read_rgb_image
 from pixelclip.data.loader import ResumableLoader, SampleStream
 from pixelclip.data.mapper import MaskDatasetMapper
-from pixelclip.data.record_reading import read_image_bytes
 from pixelclip.data.sa1b import load_sa1b
+from pixelclip.data.sa1b_files import read_image_bytes
 from pixelclip.data.vocabularies import get_vocabulary
 from pixelclip.engine.trainer import Trainer
+from pixelclip.modeling import inference_views
+from pixelclip.modeling.sinkhorn import MaskAssignment
 
 _SEED = 0
-# Test images of this size and so many classes: those of COCO-Stuff.
+# Size of the label maps, about that of COCO-Stuff's.
 _OUTPUT_SIZE = (480, 640)
-_VOCABULARY = "coco_stuff_171"
 _IMAGES = 8
 
 
-class Workload(Protocol):
-    """Something that is done again and again.
+class Workload(NamedTuple):
+    """Something that is done again and again."""
 
-    Attributes:
-        device: on which it computes.
-        images: how many images a step takes.
-        stages: its parts.
-    """
-
-    device: torch.device
-    images: int
-    stages: list[Stage]
-
-    def step(self) -> None:
-        """Do it once; GPU work may still run when it returns."""
+    device: torch.device  # on which it computes
+    images: int  # that a step takes
+    stages: list[Stage]  # the parts of a step
+    step: Callable[[], None]  # GPU work may still run when it returns
 
 
-def build_workload(command: str, cfg: CfgNode, photographs: Path, folder: Path) -> Workload:
-    """Build what a command measures.
-
-    Args:
-        command: "data", "train" or "eval".
-        cfg: a config; its weights and data sets are not used.
-        photographs: a folder that ``load_sa1b`` reads.
-        folder: for whatever a training writes.
-
-    Raises:
-        FileNotFoundError: there are no photographs.
-    """
-    if command == "data":
-        return DataWorkload(cfg, photographs)
-    if command == "train":
-        return TrainWorkload(cfg, photographs, folder)
-    return EvalWorkload(cfg, photographs)
-
-
-class DataWorkload:
+def data_workload(cfg: CfgNode, images: Path, folder: Path) -> Workload:
     """One sample as a loading process makes it, in one thread."""
+    mapper = MaskDatasetMapper(cfg, True)
+    stream = SampleStream(load_sa1b(images), mapper.map_record, _SEED)
+    positions = itertools.count()
 
-    def __init__(self, cfg: CfgNode, photographs: Path) -> None:
-        self.device, self.images = torch.device("cpu"), 1
-        self._mapper = mapper = MaskDatasetMapper(cfg, True)
-        self._stream = SampleStream(load_sa1b(photographs), mapper.map_record, _SEED)
-        self._position = 0
-        self.stages = [
-            Stage(mapper_module, "read_image_bytes", "reading files"),
-            Stage(mapper_module, "read_annotation_bytes", "reading files"),
-            Stage(mapper_module, "parse_mask_rles", "parsing JSON"),
-            Stage(Photograph, "decode", "decoding the JPEG"),
-            Stage(weak_augmentation, "cut_out", "resize and crop"),
-            Stage(weak_augmentation, "augment_ssd_colors", "weak colours"),
-            Stage(mapper, "strong_augmentation", "strong augmentation"),
-            Stage(mapper, "_masks", "masks"),
-            Stage(mapper, "_to_tensor", "tensors"),
-        ]
-
-    def step(self) -> None:
-        """Make the next sample."""
+    def step() -> None:
         with _one_thread():
-            self._stream[self._position]
-        self._position += 1
+            stream[next(positions)]
+
+    stages = [
+        (mapper_module, "read_image_bytes", "reading files"),
+        (mapper_module, "read_annotation_bytes", "reading files"),
+        (mapper_module, "parse_mask_rles", "parsing JSON"),
+        (ImageFile, "decode", "decoding the JPEG"),
+        (augmentation, "cut_out", "resize and crop"),
+        (augmentation, "augment_ssd_colors", "weak colors"),
+        (mapper, "strong_augmentation", "strong augmentation"),
+        (mapper, "_masks", "masks"),
+        (mapper, "_to_tensor", "tensors"),
+    ]
+    return Workload(torch.device("cpu"), 1, stages, step)
 
 
 @contextmanager
@@ -112,101 +87,84 @@ def _one_thread() -> Iterator[None]:
         cv2.setNumThreads(threads[1])
 
 
-def _trainer_on(samples: list[dict[str, Any]]) -> type[Trainer]:
-    """A trainer whose samples are made beforehand."""
+def train_workload(cfg: CfgNode, images: Path, folder: Path) -> Workload:
+    """One iteration of :class:`Trainer` with ``SOLVER.IMS_PER_BATCH`` images made beforehand."""
+    cfg = _without_data_sets(cfg)
+    cfg.OUTPUT_DIR = str(folder)
+    batch_size = cfg.SOLVER.IMS_PER_BATCH
+    stream = SampleStream(load_sa1b(images), MaskDatasetMapper(cfg, True).map_record, _SEED)
+    samples = [stream[position] for position in range(max(_IMAGES, batch_size))]
+    for sample in samples:
+        del sample["skipped_records"]
 
     class TrainerOnSamples(Trainer):
         @classmethod
         def build_train_loader(cls, cfg: CfgNode, seed: int = 0) -> ResumableLoader:
-            size = cfg.SOLVER.IMS_PER_BATCH
-            return ResumableLoader(samples, dict, total_batch_size=size, seed=seed)
+            return ResumableLoader(samples, dict, total_batch_size=batch_size, seed=seed)
 
-    return TrainerOnSamples
+    trainer = TrainerOnSamples(cfg)
+    trainer.model.train()
+    iterations = itertools.count()
 
+    def step() -> None:
+        trainer.iter = next(iterations)
+        with EventStorage(trainer.iter):
+            trainer.run_step()
 
-class TrainWorkload:
-    """One iteration of :class:`Trainer` with ``SOLVER.IMS_PER_BATCH`` images."""
-
-    def __init__(self, cfg: CfgNode, photographs: Path, folder: Path) -> None:
-        cfg = _without_data_sets(cfg)
-        cfg.OUTPUT_DIR = str(folder)
-        self.device, self.images = torch.device(cfg.MODEL.DEVICE), cfg.SOLVER.IMS_PER_BATCH
-        mapper = MaskDatasetMapper(cfg, True)
-        stream = SampleStream(load_sa1b(photographs), mapper.map_record, _SEED)
-        samples = [stream[position] for position in range(max(_IMAGES, self.images))]
-        for sample in samples:
-            del sample["skipped_records"]
-        self._trainer = _trainer_on(samples)(cfg)
-        self._trainer.model.train()
-        self._iteration = 0
-        self.stages = _training_stages(self._trainer)
-
-    def step(self) -> None:
-        """Train one iteration."""
-        self._trainer.iter = self._iteration
-        with EventStorage(self._iteration):
-            self._trainer.run_step()
-        self._iteration += 1
+    return Workload(torch.device(cfg.MODEL.DEVICE), batch_size, _training_stages(trainer), step)
 
 
 def _training_stages(trainer: Trainer) -> list[Stage]:
     model: Any = trainer.model
     return [
-        Stage(model.teacher, "update", "momentum update"),
-        Stage(model, "preprocess", "preprocessing"),
-        Stage(model, "training_masks", "masks of the batch"),
-        Stage(model.teacher, "forward", "teacher"),
+        (model.teacher, "update", "momentum update"),
+        (model, "preprocess", "preprocessing"),
+        (model, "training_masks", "masks of the batch"),
+        (model.teacher, "forward", "teacher"),
         _stage_of(model.class_prompts, "text encoder"),
-        Stage(model, "score_masks", "pooling and Sinkhorn"),
-        Stage(model, "assign_masks", "pooling and Sinkhorn"),
+        (meta_arch, "pool_masks", "pooling and Sinkhorn"),
+        (MaskAssignment, "logits", "pooling and Sinkhorn"),
+        (MaskAssignment, "probabilities", "pooling and Sinkhorn"),
         _stage_of(model.image_encoder, "student, forward"),
-        Stage(meta_arch, "cover_images", "targets"),
-        Stage(meta_arch, "merge_masks", "targets"),
-        Stage(meta_arch, "decoded_mask_loss", "mask decoder and loss, both ways"),
-        Stage(torch.Tensor, "backward", "backward"),
-        Stage(trainer._trainer.optimizer, "step", "optimizer"),
+        (meta_arch, "union_of_masks", "targets"),
+        (meta_arch, "merge_masks", "targets"),
+        (meta_arch, "decoded_mask_loss", "mask decoder and loss, both ways"),
+        (torch.Tensor, "backward", "backward"),
+        (trainer._trainer.optimizer, "step", "optimizer"),
     ]
 
 
 def _stage_of(module: torch.nn.Module, name: str) -> Stage:
     """The stage of a module's calls, compiled or not."""
     is_compiled = getattr(module, "_compiled_call_impl", None) is not None
-    return Stage(module, "_compiled_call_impl" if is_compiled else "forward", name)
+    return (module, "_compiled_call_impl" if is_compiled else "forward", name)
 
 
-class EvalWorkload:
+def eval_workload(cfg: CfgNode, images: Path, folder: Path) -> Workload:
     """Label maps, on the CPU, of ``TEST.IMS_PER_BATCH`` images in COCO-Stuff's 171 classes."""
+    cfg = _without_data_sets(cfg)
+    model: Any = build_model(cfg).eval()
+    model.set_vocabulary(list(get_vocabulary("coco_stuff_171")))
+    inputs = itertools.cycle(_test_inputs(cfg, images))
 
-    def __init__(self, cfg: CfgNode, photographs: Path) -> None:
-        cfg = _without_data_sets(cfg)
-        self.device, self.images = torch.device(cfg.MODEL.DEVICE), cfg.TEST.IMS_PER_BATCH
-        self._model: Any = build_model(cfg).eval()
-        self._model.set_vocabulary(list(get_vocabulary(_VOCABULARY)))
-        inputs = _test_inputs(cfg, photographs)
-        self._batches = [
-            [inputs[(first + index) % len(inputs)] for index in range(self.images)]
-            for first in range(len(inputs))
-        ]
-        self._done = 0
-        self.stages = [
-            Stage(meta_arch, "make_views", "resizing images"),
-            _stage_of(self._model.image_encoder, "image encoder"),
-            Stage(self._model, "class_scores", "similarity with the text"),
-            Stage(meta_arch, "label_views", "upsampling and labels"),
-        ]
-
-    def step(self) -> None:
-        """Label the next batch."""
-        batch = self._batches[self._done % len(self._batches)]
-        for labels in self._model.segment_labels(batch):
+    def step() -> None:
+        batch = list(itertools.islice(inputs, cfg.TEST.IMS_PER_BATCH))
+        for labels in model.segment_labels(batch):
             labels.cpu()
-        self._done += 1
+
+    stages = [
+        (inference_views, "make_views", "resizing images"),
+        _stage_of(model.image_encoder, "image encoder"),
+        (model.text_classifier, "scores", "similarity with the text"),
+        (meta_arch, "find_best_classes", "upsampling and labels"),
+    ]
+    return Workload(torch.device(cfg.MODEL.DEVICE), cfg.TEST.IMS_PER_BATCH, stages, step)
 
 
-def _test_inputs(cfg: CfgNode, photographs: Path) -> list[dict[str, Any]]:
+def _test_inputs(cfg: CfgNode, images: Path) -> list[dict[str, Any]]:
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     inputs = []
-    for record in islice(load_sa1b(photographs), _IMAGES):
+    for record in itertools.islice(load_sa1b(images), _IMAGES):
         pixels = read_rgb_image(read_image_bytes(record))
         resized = resize.get_transform(pixels).apply_image(pixels)
         image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))  # (3, H, W)
@@ -219,3 +177,46 @@ def _without_data_sets(cfg: CfgNode) -> CfgNode:
     cfg.defrost()
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
     return cfg
+
+
+# Each takes a config (whose weights and data sets are not used), a folder of images that
+# ``load_sa1b`` reads, and a folder for what a training writes.
+WORKLOADS = {"data": data_workload, "train": train_workload, "eval": eval_workload}
+
+
+def write_images(
+    folder: Path, count: int, size: tuple[int, int] = (1500, 2250), masks: int = 60
+) -> None:
+    """Write ``count`` random JPEG files of (height, width) pixels, each with its JSON of masks.
+
+    By default they have the size of SA-1B's images and about as many masks.
+    """
+    for index in range(count):
+        generator = np.random.default_rng(index)
+        pixels = _make_image(generator, size)
+        Image.fromarray(pixels).save(folder / f"sa_{index}.jpg", quality=85)
+        annotations = [{"segmentation": _make_mask(generator, size)} for _ in range(masks)]
+        (folder / f"sa_{index}.json").write_text(json.dumps({"annotations": annotations}))
+
+
+def _make_image(generator: np.random.Generator, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(height, width, 3) random colors with details of all sizes, as photos have."""
+    total = np.zeros((*size, 3), np.float32)
+    for cells, strength in ((4, 60), (20, 35), (100, 20), (400, 12)):
+        coarse = generator.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+        smooth = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
+        total += (np.asarray(smooth, np.float32) / 127.5 - 1) * strength
+    return np.clip(total + 128, 0, 255).astype(np.uint8)
+
+
+def _make_mask(generator: np.random.Generator, size: tuple[int, int]) -> dict[str, Any]:
+    """COCO's run-length code of a ragged shape, of a few pixels up to a third of the image."""
+    height, width = size
+    angles = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    radius = min(size) / 3 * 10 ** -generator.uniform(0, 1.7)
+    radii = radius * generator.uniform(0.7, 1.3, len(angles))
+    x = (generator.uniform(0, width) + radii * np.cos(angles)).clip(0, width)
+    y = (generator.uniform(0, height) + radii * np.sin(angles)).clip(0, height)
+    polygon = np.stack([x, y], axis=1).reshape(-1)  # (corners, 2) -> (2 * corners,)
+    (code,) = pycocotools.mask.frPyObjects([polygon.tolist()], height, width)
+    return {"size": [height, width], "counts": code["counts"].decode()}

@@ -1,4 +1,4 @@
-"""What a :class:`pixelclip.Predictor` says about an image: labels, similarities, a picture."""
+"""The result of a :class:`pixelclip.Predictor` for one image."""
 
 import functools
 import os
@@ -13,20 +13,9 @@ from torch import Tensor
 
 from pixelclip.modeling.inference_views import ScoredImage, merge_views
 from pixelclip.utils.atomic_write import atomic_writer
-from pixelclip.utils.label_overlay import (
-    LegendEntry,
-    add_legend,
-    overlay_labels,
-    vocabulary_colours,
-)
-from pixelclip.utils.visualization import class_colours
+from pixelclip.utils.visualization import LegendEntry, add_legend, class_colors, overlay_labels
 
-# The largest class index that an 8-bit file of labels holds; 255 is void by custom.
-_LAST_OF_8_BITS = 254
-# Classes of smaller shares are not named in a legend.
-_SMALL_SHARE = 0.005
-# Above Pillow's own, so that the legend's letters stay clean; other formats pass over it.
-_JPEG_QUALITY = 92
+_SMALL_SHARE = 0.005  # classes below it are not named in a legend
 
 
 @dataclass(frozen=True)
@@ -34,8 +23,7 @@ class ClassShare:
     """How much of an image one class has.
 
     Attributes:
-        index: of the class among the names.
-        name: of the class.
+        index, name: of the class.
         share: of the image's pixels, in 0..1.
         similarity: mean cosine of these pixels with the class, in -1..1.
     """
@@ -76,8 +64,7 @@ class Prediction:
     def similarity(self) -> Tensor:
         """Cosines (K, H, W) float32 of every pixel with every class, on the CPU.
 
-        Made when it is first asked for, and kept: a photograph of 12 megapixels takes 50 MB for
-        each class.
+        Computed at first use and kept: 50 MB per class for an image of 12 megapixels.
         """
         return merge_views(*self._scored).cpu()
 
@@ -88,80 +75,65 @@ class Prediction:
         counts = torch.bincount(labels, minlength=len(self.names))
         sums = torch.zeros(len(self.names), dtype=torch.float64)
         sums.index_add_(0, labels, self.best_similarity.flatten().double())
-        present = torch.nonzero(counts)[:, 0].tolist()
         shares = [
-            ClassShare(
-                index,
-                self.names[index],
-                counts[index].item() / len(labels),
-                (sums[index] / counts[index]).item(),
-            )
-            for index in present
+            ClassShare(index, self.names[index], count / len(labels), total / count)
+            for index, (count, total) in enumerate(zip(counts.tolist(), sums.tolist(), strict=True))
+            if count
         ]
         return tuple(sorted(shares, key=lambda share: -share.share))
 
     def draw(self, opacity: float = 0.6, legend: bool = True) -> Image.Image:
-        """The image with every class in a colour of its own; the background stays as it is.
+        """The image with every class in its color; the background stays as it is.
 
         Args:
-            opacity: 0 shows the image alone, 1 the colours alone.
-            legend: write the names and shares of the classes below, but of those that have less
-                than 0.5% only their number.
-
-        Returns:
-            An RGB image of the size of :attr:`image`, or larger by its legend.
+            opacity: 0 shows the image alone, 1 the colors alone.
+            legend: add names and shares of the classes below; those under 0.5% are only counted.
         """
-        colours = vocabulary_colours(len(self.names))
-        picture = overlay_labels(
-            self.image, self.labels.numpy(), colours, opacity, self.background_index
+        colors = class_colors(len(self.names))
+        drawn = overlay_labels(
+            self.image, self.labels.numpy(), colors, opacity, self.background_index
         )
-        if legend:
-            picture = add_legend(picture, self._legend(colours))
-        return Image.fromarray(picture)
+        return Image.fromarray(add_legend(drawn, self._legend()) if legend else drawn)
 
-    def _legend(self, colours: NDArray[np.uint8]) -> list[LegendEntry]:
-        """The classes of large shares one by one, and the number of the others."""
+    def legend_colors(self) -> list[list[int] | None]:
+        """RGB colors of the names, None for the background."""
+        colors: list[list[int] | None] = class_colors(len(self.names)).tolist()
+        if self.background_index is not None:
+            colors[self.background_index] = None
+        return colors
+
+    def _legend(self) -> list[LegendEntry]:
+        colors = self.legend_colors()
         large = [share for share in self.shares if share.share >= _SMALL_SHARE]
-        entries = [self._entry(share, colours) for share in large]
+        entries = [LegendEntry(f"{one.name} {one.share:.1%}", colors[one.index]) for one in large]
         others = len(self.shares) - len(large)
-        if others:
-            entries.append(LegendEntry(f"{others} below {_SMALL_SHARE:.1%}", None))
-        return entries
-
-    def _entry(self, share: ClassShare, colours: NDArray[np.uint8]) -> LegendEntry:
-        is_background = share.index == self.background_index
-        red, green, blue = colours[share.index].tolist()
-        colour = None if is_background else (red, green, blue)
-        return LegendEntry(f"{share.name} {share.share:.1%}", colour)
+        return entries + [LegendEntry(f"{others} below {_SMALL_SHARE:.1%}", None)] * bool(others)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`draw`'s picture; its suffix, such as .png or .jpg, says the format.
+        """Write :meth:`draw`'s image in the format of the suffix, such as .png or .jpg.
 
         Raises:
-            ValueError: a suffix of no format of pictures.
+            ValueError: not a suffix of an image format.
             OSError: the file cannot be written; what stood there is untouched.
         """
-        Image.init()
-        suffix = Path(path).suffix.lower()
-        if Image.EXTENSION.get(suffix) not in Image.SAVE:  # some, as .psd, are only read
-            raise ValueError(f"{os.fspath(path)} has no suffix of a picture; use .png or .jpg.")
+        format = Image.registered_extensions().get(Path(path).suffix.lower())
+        if format not in Image.SAVE:  # some, as .psd, are only read
+            raise ValueError(f"{os.fspath(path)} has no suffix of an image; use .png or .jpg.")
         with atomic_writer(path) as file:
-            self.draw().save(file, format=Image.EXTENSION[suffix], quality=_JPEG_QUALITY)
+            self.draw().save(file, format=format, quality=92)  # a JPEG's letters stay clean
 
     def save_labels(self, path: str | os.PathLike[str]) -> None:
-        """Write the class indices as a PNG, which :attr:`names` belongs to.
+        """Write the class indices as a PNG that ``numpy.asarray(PIL.Image.open(path))`` reads.
 
-        Up to 255 classes: 8 bits and a palette of :meth:`draw`'s colours, as in Pascal VOC's
-        labels. More: 16 bits in grey. Both are read by ``numpy.asarray(PIL.Image.open(path))``.
+        Up to 255 classes: 8 bits and a palette of :meth:`draw`'s colors, as in Pascal VOC's labels.
+        More: 16 bits in gray.
 
         Raises:
             OSError: the file cannot be written; what stood there is untouched.
         """
-        labels = self.labels.numpy()
-        if len(self.names) > _LAST_OF_8_BITS + 1:
-            picture = Image.fromarray(labels.astype(np.uint16))
-        else:
-            picture = Image.fromarray(labels.astype(np.uint8))
-            picture.putpalette(class_colours(len(self.names)).tobytes())
+        has_8_bits = len(self.names) <= 255  # label 255 is void by convention
+        image = Image.fromarray(self.labels.numpy().astype(np.uint8 if has_8_bits else np.uint16))
+        if has_8_bits:
+            image.putpalette(class_colors(len(self.names)).tobytes())
         with atomic_writer(path) as file:
-            picture.save(file, format="PNG")
+            image.save(file, format="PNG")

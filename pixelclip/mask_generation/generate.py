@@ -1,23 +1,23 @@
-"""Write the masks of a folder of photographs as SA-1B files, which training reads as they are.
+"""Write the masks of a folder of images as SA-1B files, which training reads as they are.
 
-    OUTPUT/photographs/a/X.jpg   a copy of the photograph, or a link to it
-    OUTPUT/photographs/a/X.json  its masks
-    OUTPUT/generator.json        the generator that made them, and the folder of photographs
-    OUTPUT/summary.json          how many masks, how much they cover, what could not be read
-    OUTPUT/contact_sheet.png     some of the photographs with their masks
+    OUTPUT/images/a/X.jpg     a copy of the image, or a link to it
+    OUTPUT/images/a/X.json    its masks
+    OUTPUT/generator.json     the generator that made them, and the folder of images
+    OUTPUT/summary.json       how many masks, how much they cover, what could not be read
+    OUTPUT/contact_sheet.png  some of the images with their masks
 
-Files appear whole or not at all, and a photograph's JSON last, so that a run that was killed goes
-on where it was. Several processes may run at once: each takes what is not finished yet.
+Files appear whole or not at all, and an image's JSON last, so that a run that was killed resumes
+where it was. Several processes may run at once: each takes what is not finished yet.
 """
 
+import contextlib
 import dataclasses
 import json
-import os
 import random
-import shutil
-import uuid
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,160 +25,143 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from pixelclip.data.image_reading import ImageReadError, read_rgb_image
-from pixelclip.data.sa1b_writing import write_sa1b_annotation
-from pixelclip.mask_generation.contact_sheet import write_contact_sheet
-from pixelclip.mask_generation.generators import GeneratorChoice
-from pixelclip.mask_generation.image_records import Photograph, find_photographs
-from pixelclip.mask_generation.mask_generator import MaskGenerator
-from pixelclip.mask_generation.summary import MaskSummary, Outcome, read_outcome, summarize
-from pixelclip.mask_generation.worker_pool import run_tasks
-from pixelclip.utils.atomic_write import atomic_writer
+from pixelclip.data.images import ImageReadError, read_rgb_image
+from pixelclip.data.sa1b_files import write_sa1b_annotation
+from pixelclip.data.sa1b_index import IMAGE_SUFFIXES, JSON_SUFFIX
+from pixelclip.mask_generation.base_generator import BaseGenerator
+from pixelclip.mask_generation.summary import MaskSummary, Outcome, write_contact_sheet
+from pixelclip.mask_generation.workers import choose_devices, run_tasks
+from pixelclip.utils.atomic_write import atomic_writer, write_text
 
-_JPEG_QUALITY = 95
+# Below the output; next to it lie reports, which are not to be trained on.
+COPIES = "images"
+# What training cannot pair with a JSON is written as JPEG.
+_SUFFIXES = (*IMAGE_SUFFIXES, ".webp", ".tif", ".tiff", ".bmp")
+
+
+class ImagePaths(NamedTuple):
+    """An image, its copy (or link) with a suffix that training knows, and the JSON next to that."""
+
+    source: Path
+    image: Path
+    annotation: Path
 
 
 def generate_masks(
     images: Path,
     output: Path,
-    choice: GeneratorChoice,
+    generator: BaseGenerator,
     link: bool = False,
     num_workers: int | None = None,
 ) -> MaskSummary:
-    """Find masks in every photograph of a folder; see the top of this file.
-
-    A photograph that cannot be read is left out and reported.
+    """Find masks in every image of a folder, see the top of this file; skip what cannot be read.
 
     Args:
-        images: folder with photographs, at any depth.
-        output: folder to write to.
-        choice: the generator.
-        link: write symbolic links to the photographs instead of copies.
-        num_workers: processes; by default one for each GPU that the generator can use, or else for
-            each processor core.
-
-    Returns:
-        What ``summary.json`` holds.
+        images, output: folders to read from, at any depth, and to write to.
+        generator: is loaded when there is something to do.
+        link: write symbolic links to the images instead of copies.
+        num_workers: processes, see :func:`choose_devices`.
 
     Raises:
-        FileNotFoundError: no photograph was found.
-        ValueError: the output is no folder to write to, or holds another generator's masks, or
-            those of another folder of photographs.
+        FileNotFoundError, ValueError: see :func:`find_images`; ValueError also where the output
+            holds masks of another generator or other images.
         OSError: a file cannot be written.
     """
-    photographs = find_photographs(images, output)
-    _claim_folder(images, output, choice)
-    for folder in {photograph.image.parent for photograph in photographs}:
-        folder.mkdir(parents=True, exist_ok=True)
-    prepare = partial(_PhotographWriter, choice, link)
-    devices = choose_devices(choice, num_workers)
-    # Processes that run at once meet less often when each has an order of its own.
-    in_turn = random.Random(uuid.uuid4().int).sample(photographs, len(photographs))
-    bar = tqdm(run_tasks(prepare, in_turn, devices), "masks", len(photographs), unit=" photographs")
-    outcomes = dict(bar)
-    summary = summarize([outcomes[photograph] for photograph in photographs], choice)
+    found = find_images(images, output)
+    devices = choose_devices(bool(generator.default_model), num_workers)
+    _claim_folder(output, {**generator.settings, "images": str(images.resolve())})
+    # Processes that run at once meet less often when each has its own order.
+    in_turn = random.SystemRandom().sample(found, len(found))
+    results = run_tasks(partial(_write, generator, link), in_turn, devices)
+    outcomes = dict(tqdm(results, "masks", len(found), unit=" images"))
+    summary = MaskSummary.from_outcomes([outcomes[paths] for paths in found], generator.settings)
     _write_json(output / "summary.json", dataclasses.asdict(summary))
-    usable = [photograph for photograph in photographs if outcomes[photograph].num_masks]
+    usable = [(paths.image, paths.annotation) for paths in found if outcomes[paths].num_masks]
     write_contact_sheet(usable, output / "contact_sheet.png")
     return summary
 
 
-def choose_devices(choice: GeneratorChoice, num_workers: int | None) -> list[torch.device]:
-    """The device of each worker process: the GPUs in turn, or the CPU.
+def find_images(images: Path, output: Path) -> list[ImagePaths]:
+    """List the images below a folder, sorted, without hidden files and what is below ``output``.
+
+    Copies keep their folders. Where two images of a folder differ in their suffix only, the later
+    ones' copies carry it in their names: ``a.jpg`` and ``a.png`` become ``a`` and ``a_png``.
 
     Raises:
-        ValueError: less than one worker.
+        FileNotFoundError: there is no such folder, or no image in it.
+        ValueError: ``output`` is a file, or the folder of images lies in it.
     """
-    if num_workers is not None and num_workers < 1:
-        raise ValueError(f"{num_workers} workers were asked for; expected at least 1.")
-    gpus = torch.cuda.device_count() if choice.has_network else 0
-    if gpus:
-        return [torch.device("cuda", index % gpus) for index in range(num_workers or gpus)]
-    # A network uses all cores by itself.
-    usual = 1 if choice.has_network else os.cpu_count() or 1
-    return [torch.device("cpu")] * (num_workers or usual)
+    if not images.is_dir():
+        raise FileNotFoundError(f"{images} is not a folder; expected one with images.")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; give a folder to write to.")
+    if images.resolve().is_relative_to(output.resolve()):
+        raise ValueError(f"The images of {images} lie in {output}; give another folder.")
+    found = list(_name_copies(images.resolve(), output.resolve()))
+    if not found:
+        raise FileNotFoundError(f"{images} holds no image; looked for {', '.join(_SUFFIXES)}.")
+    return found
 
 
-def _claim_folder(images: Path, output: Path, choice: GeneratorChoice) -> None:
-    """Write down which generator and photographs the folder is for; two must not be mixed unseen.
+def _name_copies(images: Path, output: Path) -> Iterator[ImagePaths]:
+    taken: set[tuple[Path, str]] = set()
+    for source in sorted(images.rglob("*")):
+        below, suffix = source.relative_to(images), source.suffix
+        is_left_out = output in source.parents or any(part[0] == "." for part in below.parts)
+        if is_left_out or suffix.lower() not in _SUFFIXES or source.is_dir():
+            continue
+        target = (output / COPIES / below).with_suffix("")
+        # Compared in lower case, as some disks do.
+        while (target.parent, target.name.lower()) in taken:
+            target = target.with_name(f"{target.name}_{suffix[1:]}")
+        taken.add((target.parent, target.name.lower()))
+        kept = suffix if suffix.lower() in IMAGE_SUFFIXES else ".jpg"
+        yield ImagePaths(source, Path(f"{target}{kept}"), Path(f"{target}{JSON_SUFFIX}"))
 
-    Copies of two folders could have the same place. What was written before photographs were
-    noted gets them now.
-    """
+
+def _claim_folder(output: Path, settings: dict[str, Any]) -> None:
+    """Write down which generator and images the folder is for; two must not be mixed unseen."""
     path = output / "generator.json"
-    settings, folder = dataclasses.asdict(choice), str(images.resolve())
-    if path.exists():
-        before = json.loads(path.read_bytes())
-        folder_before = before.pop("images", None)
-        if before != settings:
-            raise ValueError(
-                f"{output} holds masks of the generator {before}, not of {settings}; choose "
-                "another folder for these."
-            )
-        if folder_before == folder:
-            return
-        if folder_before is not None:
-            raise ValueError(
-                f"{output} holds masks of the photographs in {folder_before}, not of those in "
-                f"{folder}; choose another folder for these. If you moved the photographs, change "
-                f"'images' in {path}."
-            )
+    if path.exists() and (before := json.loads(path.read_bytes())) != settings:
+        raise ValueError(
+            f"{output} holds masks of the generator and images {before}, not of {settings}; choose "
+            f"another folder for these. If you only moved the images, change 'images' in {path}."
+        )
     output.mkdir(parents=True, exist_ok=True)
-    _write_json(path, {**settings, "images": folder})
+    _write_json(path, settings)
 
 
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    with atomic_writer(path) as file:
-        file.write(json.dumps(content, indent=2).encode())
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2))
 
 
-class _PhotographWriter:
-    """Writes a photograph's copy and masks, unless they are there."""
-
-    def __init__(self, choice: GeneratorChoice, link: bool, device: torch.device) -> None:
-        self._choice = choice
-        self._link = link
-        self._device = device
-        self._generator: MaskGenerator | None = None
-
-    def __call__(self, photograph: Photograph) -> tuple[Photograph, Outcome]:
-        finished = _find_finished(photograph)
-        return photograph, finished or self._write(photograph)
-
-    def _write(self, photograph: Photograph) -> Outcome:
-        try:
-            source = _identify(photograph.source)
-            pixels = read_rgb_image(photograph.source)
-        except (ImageReadError, OSError) as error:
-            # A file name may have bytes that are no text, which could not be printed.
-            return Outcome(problem=str(error).encode(errors="backslashreplace").decode())
-        if self._generator is None:  # a run that finds everything finished needs none
-            self._generator = self._choice.build(self._device)
-        height, width = pixels.shape[:2]
-        masks = self._generator.generate(pixels)
-        _write_image(photograph, pixels, self._link)
-        name = photograph.image.name
-        write_sa1b_annotation(photograph.annotation, name, (height, width), masks, source)
-        return read_outcome(photograph.annotation)
-
-
-def _find_finished(photograph: Photograph) -> Outcome | None:
-    """What an earlier run found; None where something is missing or the photograph changed."""
+def _write(
+    generator: BaseGenerator, link: bool, paths: ImagePaths, device: torch.device
+) -> tuple[ImagePaths, Outcome]:
+    """Write an image's copy and masks, unless they are there."""
+    if outcome := _find_finished(paths):
+        return paths, outcome
     try:
-        if photograph.image.exists():
-            outcome = read_outcome(photograph.annotation)
-            if _is_of_same_file(outcome.source, photograph):
-                return dataclasses.replace(outcome, was_finished=True)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+        source = _identify(paths.source)
+        pixels = read_rgb_image(paths.source)
+    except (ImageReadError, OSError) as error:
+        # A file name may have bytes that are not text, which could not be printed.
+        return paths, Outcome(problem=str(error).encode(errors="backslashreplace").decode())
+    generator.load(device)
+    paths.image.parent.mkdir(parents=True, exist_ok=True)
+    _write_image(paths, pixels, link)
+    size, masks = (pixels.shape[0], pixels.shape[1]), generator.generate(pixels)
+    write_sa1b_annotation(paths.annotation, paths.image.name, size, masks, source)
+    return paths, Outcome.from_json(json.loads(paths.annotation.read_bytes()))
+
+
+def _find_finished(paths: ImagePaths) -> Outcome | None:
+    """What an earlier run found; None where something is missing or the image changed."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        content = json.loads(paths.annotation.read_bytes())
+        if paths.image.exists() and content["source"] == _identify(paths.source):
+            return Outcome.from_json(content)._replace(was_finished=True)
     return None
-
-
-def _is_of_same_file(source: dict[str, int] | None, photograph: Photograph) -> bool:
-    if source is None:  # JSONs of the first versions do not say what they were made of
-        written = photograph.annotation.stat().st_mtime_ns
-        return written >= photograph.source.stat().st_mtime_ns
-    return source == _identify(photograph.source)
 
 
 def _identify(path: Path) -> dict[str, int]:
@@ -187,16 +170,17 @@ def _identify(path: Path) -> dict[str, int]:
     return {"bytes": status.st_size, "changed": status.st_mtime_ns}
 
 
-def _write_image(photograph: Photograph, pixels: NDArray[np.uint8], link: bool) -> None:
+def _write_image(paths: ImagePaths, pixels: NDArray[np.uint8], link: bool) -> None:
     """Link or copy the file where training can read it as it is; else write its pixels as JPEG."""
-    source, target = photograph.source, photograph.image
-    if source.suffix != target.suffix:
-        with atomic_writer(target) as file:
-            Image.fromarray(pixels).save(file, "jpeg", quality=_JPEG_QUALITY)
-    elif link:
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        temporary.symlink_to(source.resolve())
-        os.replace(temporary, target)
-    else:
-        with open(source, "rb") as original, atomic_writer(target) as file:
-            shutil.copyfileobj(original, file)
+    source, target = paths.source, paths.image
+    is_readable = source.suffix == target.suffix
+    if is_readable and link:
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            target.unlink(missing_ok=True)
+            target.symlink_to(source)
+        return
+    with atomic_writer(target) as file:
+        if is_readable:
+            file.write(source.read_bytes())
+        else:
+            Image.fromarray(pixels).save(file, "jpeg", quality=95)

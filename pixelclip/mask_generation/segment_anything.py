@@ -8,60 +8,66 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelclip.data.sa1b_writing import FoundMask
-from pixelclip.mask_generation.mask_generator import MaskGenerator
-from pixelclip.mask_generation.working_size import enlarge_mask, shrink_image
+from pixelclip.data.sa1b_files import FoundMask
+from pixelclip.mask_generation.base_generator import BaseGenerator
+from pixelclip.utils.installation import import_optional
 
-# The size of SA-1B's own photographs. The pipeline holds 192 maps of scores at the picture's size.
-_WORKING_SIDE = 2250
 # SAM's own choice: masks that are expected to fit worse, or that change more when the threshold of
 # their logits moves by one, are left out.
-_PREDICTED_IOU = 0.88
-_STABILITY_SCORE = 0.95
+_THRESHOLDS = {"pred_iou_thresh": 0.88, "stability_score_thresh": 0.95}
 
 
-class SegmentAnythingGenerator(MaskGenerator):
-    """What SAM, SAM-HQ or SAM 2 finds when it is asked about 32 x 32 points of the photograph.
+class SAM(BaseGenerator):
+    """What SAM finds when it is asked about 32 x 32 points of the image.
 
     ``predicted_iou`` is the model's; ``stability_score`` is the lowest that a mask may have, 0.95,
     since transformers does not hand out each mask's own.
 
-    Args:
-        model: a model of Hugging Face's hub, or a folder that one was saved to.
-        device: where it computes.
-
-    Raises:
-        ValueError: it cannot be loaded, or is a model of another kind.
-
     Source: Kirillov et al., "Segment anything", 2023, appendix B.
     """
 
-    def __init__(self, model: str, device: torch.device) -> None:
-        self._pipeline = _load_pipeline(model, device)
+    name = "sam"
+    default_model = "facebook/sam-vit-huge"
+    # The size of SA-1B's own images. The pipeline holds 192 score maps of the image's size.
+    working_side = 2250
+    _pipeline: Any = None
 
-    def generate(self, image: NDArray[np.uint8]) -> Iterator[FoundMask]:
-        """See :meth:`MaskGenerator.generate`."""
-        picture = Image.fromarray(shrink_image(image, _WORKING_SIDE))
-        found = self._pipeline(
-            picture, pred_iou_thresh=_PREDICTED_IOU, stability_score_thresh=_STABILITY_SCORE
-        )
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        import_optional("transformers", "masks")
+
+    def load(self, device: torch.device) -> None:
+        """See :meth:`BaseGenerator.load`."""
+        from transformers import pipeline
+
+        model = self.model or self.default_model
+        try:
+            self._pipeline = self._pipeline or pipeline("mask-generation", model, device=device)
+        except Exception as error:  # the hub's, the files' and transformers' own are of many kinds
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{model!r} could not be loaded as a Segment Anything model ({reason}). Expected a "
+                f"name on Hugging Face's hub, such as {self.default_model}, or a folder with "
+                "config.json, preprocessor_config.json and weights."
+            ) from error
+
+    def find(self, image: NDArray[np.uint8]) -> Iterator[FoundMask]:
+        """See :meth:`BaseGenerator.find`."""
+        found = self._pipeline(Image.fromarray(image), **_THRESHOLDS)
+        stability = _THRESHOLDS["stability_score_thresh"]
         for mask, score in zip(found["masks"], found["scores"].tolist(), strict=True):
-            whole = enlarge_mask(np.asarray(mask, dtype=np.bool_), image.shape[:2])
-            if whole.any():
-                yield FoundMask(whole, min(score, 1.0), _STABILITY_SCORE)
+            yield FoundMask(np.asarray(mask, dtype=np.bool_), min(score, 1.0), stability)
 
 
-def _load_pipeline(model: str, device: torch.device) -> Any:
-    # An optional package; GeneratorChoice says so where it is missing.
-    from transformers import pipeline
+class SAMHQ(SAM):
+    """The same with SAM-HQ (Ke et al., "Segment anything in high quality", 2023)."""
 
-    try:
-        return pipeline("mask-generation", model=model, device=device)
-    except Exception as error:  # the hub's, the files' and transformers' own are of many kinds
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"{model!r} could not be loaded as a Segment Anything model ({type(error).__name__}: "
-            f"{reason}). Expected a name on Hugging Face's hub, such as "
-            "facebook/sam-vit-huge, or a folder with its config.json, preprocessor_config.json "
-            "and weights."
-        ) from error
+    name = "sam_hq"
+    default_model = "syscv-community/sam-hq-vit-huge"
+
+
+class SAM2(SAM):
+    """The same with SAM 2 (Ravi et al., "SAM 2: segment anything in images and videos", 2024)."""
+
+    name = "sam2"
+    default_model = "facebook/sam2.1-hiera-large"

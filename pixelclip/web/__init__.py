@@ -1,1 +1,1 @@
-"""A web page on which words are tried on images; ``page.py`` puts its parts together."""
+"""A web page on which words are tried on images; ``page.py`` connects its parts."""

@@ -4,124 +4,80 @@ import dataclasses
 import functools
 import html
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from pixelclip.utils.optional_packages import import_optional
+from pixelclip.utils.installation import import_optional
 from pixelclip.web.models import OURS, PLAIN, PageModels
-from pixelclip.web.request import Limits, RequestError, parse_words, read_picture
-from pixelclip.web.segmentation import Segmentation, View
-from pixelclip.web.viewer import pack_download, show_segmentation
+from pixelclip.web.request import Limits, RequestError, parse_words, read_image
+from pixelclip.web.viewer import Segmentation, pack_download, show_segmentation
 
 logger = logging.getLogger(__name__)
 
-
-class ShownComponents(NamedTuple):
-    """What an event may change, in the order of :meth:`PageActions.show`'s results."""
-
-    message: Any
-    state: Any
-    viewer: Any
-    threshold: Any
+# New contents by the names of what changes: message, state, viewer, threshold or file.
+Answer = dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
 class PageActions:
-    """Answers to what visitors do; the state of each visit lies with the browser's session.
+    """Answers to what visitors do; the state of a visit belongs to the browser's session.
 
-    Unless said otherwise, an answer is the new content of all :class:`ShownComponents`.
-
-    Args:
-        models: that label the pictures.
+    Attributes:
+        models: that segment the images.
         limits: of a request.
     """
 
-    def __init__(self, models: PageModels, limits: Limits) -> None:
-        self.models = models
-        self.limits = limits
-        self.gradio = import_optional("gradio", "web")
+    models: PageModels
+    limits: Limits
 
-    def segment(self, path: str | None, words: str, compare: bool, opacity: float) -> list[Any]:
-        """Label a new picture, or the same one with other words."""
+    def segment(self, path: str | None, words: str, compare: bool, opacity: float) -> Answer:
+        """Segment a new image, or the same one with other words."""
         names = parse_words(words, self.limits)
-        picture = read_picture(path, self.limits)
-        label_maps = {OURS: self.models.label(OURS, picture, names)}
+        image = read_image(path, self.limits)
+        label_maps = {OURS: self.models.label(OURS, image, names)}
+        return self.compare(Segmentation(image, names, label_maps, opacity=opacity), compare)
+
+    def compare(self, segmentation: Segmentation | None, compare: bool) -> Answer:
+        """Add or remove the result of plain CLIP."""
+        if segmentation is None:
+            return {"message": ""}
+        label_maps = {OURS: segmentation.label_maps[OURS]}
         if compare:
-            label_maps[PLAIN] = self.models.label(PLAIN, picture, names)
-        segmentation = Segmentation(picture, names, label_maps)
-        low, _ = segmentation.similarity_range()
-        return self.show(segmentation, View(low, opacity), has_new_scores=True)
+            label_maps[PLAIN] = self.models.label(PLAIN, segmentation.image, segmentation.names)
+        segmentation = dataclasses.replace(segmentation, label_maps=label_maps)
+        low, high = segmentation.similarity_range()
+        threshold = min(max(segmentation.threshold, low), high)
+        gradio = import_optional("gradio", "web")
+        slider = gradio.Slider(minimum=low, maximum=high, value=threshold)
+        return {**self.show(segmentation, threshold=threshold), "threshold": slider}
 
-    def compare(self, segmentation: Segmentation | None, compare: bool) -> list[Any]:
-        """Add or remove what plain CLIP says."""
+    def show(self, segmentation: Segmentation | None, **changes: Any) -> Answer:
+        """Show the same scores with some fields of the segmentation changed."""
         if segmentation is None:
-            return self.keep()
-        label_maps = {OURS: segmentation.main}
-        if compare:
-            label_maps[PLAIN] = self.models.label(PLAIN, segmentation.picture, segmentation.names)
-        changed = dataclasses.replace(segmentation, label_maps=label_maps)
-        low, high = changed.similarity_range()
-        threshold = min(max(segmentation.view.threshold, low), high)
-        view = dataclasses.replace(segmentation.view, threshold=threshold)
-        return self.show(changed, view, has_new_scores=True)
+            return {"message": ""}
+        shown = dataclasses.replace(segmentation, **changes)
+        return {"message": "", "state": shown, "viewer": show_segmentation(shown)}
 
-    def adjust(
-        self, segmentation: Segmentation | None, threshold: float, opacity: float
-    ) -> list[Any]:
-        """Show the same scores with another background threshold or opacity."""
+    def download(self, segmentation: Segmentation | None, kind: str) -> Answer:
+        """The "overlay" or the "labels" as a file for the browser."""
         if segmentation is None:
-            return self.keep()
-        view = dataclasses.replace(segmentation.view, threshold=threshold, opacity=opacity)
-        return self.show(segmentation, view)
-
-    def toggle(self, segmentation: Segmentation | None, hidden: Sequence[int]) -> list[Any]:
-        """Switch classes off and on."""
-        if segmentation is None:
-            return self.keep()
-        view = dataclasses.replace(segmentation.view, hidden=frozenset(map(int, hidden)))
-        return self.show(segmentation, view)
-
-    def show(
-        self, segmentation: Segmentation, view: View, has_new_scores: bool = False
-    ) -> list[Any]:
-        """New content of all components of :class:`ShownComponents`."""
-        shown = dataclasses.replace(segmentation, view=view)
-        slider = self.gradio.skip()
-        if has_new_scores:
-            low, high = shown.similarity_range()
-            slider = self.gradio.Slider(minimum=low, maximum=high, value=view.threshold)
-        return ["", shown, show_segmentation(shown), slider]
-
-    def download(self, segmentation: Segmentation | None, kind: str) -> list[Any]:
-        """Message, and the "overlay" or the "labels" as a file for the browser."""
-        if segmentation is None:
-            raise RequestError("There is nothing to download yet: segment a picture first.")
+            raise RequestError("There is nothing to download yet: segment an image first.")
         encode = {"overlay": segmentation.encode_overlay, "labels": segmentation.encode_labels}
-        return ["", pack_download(f"pixelclip_{kind}.png", encode[kind]())]
+        return {"message": "", "file": pack_download(f"pixelclip_{kind}.png", encode[kind]())}
 
-    def keep(self) -> list[Any]:
-        """Change nothing."""
-        return [self.gradio.skip()] * len(ShownComponents._fields)
 
-    def guarded(
-        self, handler: Callable[..., list[Any]], num_outputs: int = len(ShownComponents._fields)
-    ) -> Callable[..., list[Any]]:
-        """The handler, whose problems become sentences in the message.
+def guarded(handler: Callable[..., Answer], outputs: Mapping[str, Any]) -> Callable[..., dict]:
+    """The handler as Gradio calls it: its answer by component, its problems as a message."""
 
-        Args:
-            handler: whose first result is the message.
-            num_outputs: how many results it has.
-        """
+    @functools.wraps(handler)
+    def answer(*inputs: Any) -> dict:
+        try:
+            return {outputs[name]: value for name, value in handler(*inputs).items()}
+        except RequestError as error:
+            text = str(error)
+        except Exception:
+            logger.exception("The page could not answer a request")
+            text = "Something went wrong here; the terminal of the page says what."
+        return {outputs["message"]: f'<p class="problem" role="alert">{html.escape(text)}</p>'}
 
-        @functools.wraps(handler)
-        def guarded(*inputs: Any) -> list[Any]:
-            try:
-                return handler(*inputs)
-            except RequestError as error:
-                text = str(error)
-            except Exception:
-                logger.exception("The page could not answer a request")
-                text = "Something went wrong here; the terminal of the page says what."
-            problem = f'<p class="problem" role="alert">{html.escape(text)}</p>'
-            return [problem, *[self.gradio.skip()] * (num_outputs - 1)]
-
-        return guarded
+    return answer

@@ -1,48 +1,52 @@
-"""The models behind the page: PixelCLIP, and CLIP as it is to compare with."""
+"""The models behind the page: PixelCLIP, and plain CLIP to compare with."""
 
 import concurrent.futures
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from detectron2.config import CfgNode
 from numpy.typing import NDArray
 from open_clip.transformer import VisionTransformer
 
 from pixelclip.engine.setup import load_config
 from pixelclip.inference.predictor import Predictor
+from pixelclip.inference.result import Prediction
 from pixelclip.web.request import RequestError
-from pixelclip.web.segmentation import LabelMap
 
 OURS, PLAIN = "PixelCLIP", "plain CLIP"
 
 _CLOSING = "The page is closing: ask again when it is back."
 
-_Result = TypeVar("_Result")
+
+class LabelMap(NamedTuple):
+    """What one model says about every pixel.
+
+    Attributes:
+        labels: (H, W) uint8, the most similar class.
+        similarity: (H, W) float32, the cosine with that class, in -1..1.
+    """
+
+    labels: NDArray[np.uint8]
+    similarity: NDArray[np.float32]
 
 
 class PageModels:
-    """Label maps by PixelCLIP and by plain CLIP, one picture at a time.
+    """Label maps by PixelCLIP and by plain CLIP, one image at a time.
 
     Plain CLIP has ``MODEL.CLIP.PRETRAINED``'s weights and, where it is a ViT, the patch features
     that CLIP itself gives; it is loaded when it is first asked for.
 
     Args:
-        config_file: see :meth:`pixelclip.Predictor.from_config`.
-        weights: a checkpoint; "" for ``MODEL.WEIGHTS``, or else CLIP's own weights.
-        overrides: config keys and values in turn.
-        seconds: that a picture may take.
+        config_file, weights, overrides: see :meth:`pixelclip.Predictor.from_config`.
+        seconds: that an image may take.
 
     Raises:
         FileNotFoundError, ValueError: as :meth:`pixelclip.Predictor.from_config`.
     """
 
     def __init__(
-        self,
-        config_file: str,
-        weights: str = "",
-        overrides: Sequence[str] = (),
+        self, config_file: str, weights: str = "", overrides: Sequence[str] = (),
         seconds: float = 60.0,
     ) -> None:
         self.cfg = load_config(config_file, overrides)
@@ -54,68 +58,55 @@ class PageModels:
 
     @property
     def has_plain(self) -> bool:
-        """Whether there are weights of CLIP's own to compare with."""
+        """Whether CLIP has weights of its own to compare with."""
         return bool(self.cfg.MODEL.CLIP.PRETRAINED)
 
-    def label(self, model: str, picture: NDArray[np.uint8], names: Sequence[str]) -> LabelMap:
-        """Segment a picture (H, W, 3).
-
-        Args:
-            model: ``OURS`` or ``PLAIN``.
-            picture: RGB.
-            names: of the classes.
+    def label(self, model: str, image: NDArray[np.uint8], names: Sequence[str]) -> LabelMap:
+        """Segment an image (H, W, 3) uint8, RGB, with the model ``OURS`` or ``PLAIN``.
 
         Raises:
             RequestError: it took too long, CLIP's own weights cannot be loaded, the words or the
-                picture cannot be used, or the page is closing.
+                image cannot be used, or the page is closing.
         """
-        predictor = self._predictor if model == OURS else self._load_plain()
-        return self._in_time(
-            lambda: LabelMap.of(
-                predictor(picture, list(names), background_threshold=-1.0, background_words=())
-            )
+        predict = self._predictor if model == OURS else self._load_plain()
+        found = self._in_time(
+            lambda: predict(image, list(names), background_threshold=-1.0, background_words=())
         )
+        labels = found.labels.numpy().astype(np.uint8)
+        return LabelMap(labels, found.best_similarity.float().numpy())
 
     def close(self) -> None:
-        """Begin no more work, without waiting for what has begun; who waits gets a RequestError."""
+        """Start no more work, and do not wait for what has begun; callers get a RequestError."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _load_plain(self) -> Predictor:
         with self._loading:
             if self._plain is None:
+                cfg = self.cfg.clone()
+                cfg.MODEL.WEIGHTS = ""
+                if isinstance(self._predictor.model.image_encoder.visual, VisionTransformer):
+                    cfg.MODEL.CLIP.DENSE_PATH = "plain"
                 try:
-                    cfg = _plain_config(self.cfg, self._predictor)
                     self._plain = Predictor.from_config(cfg)
                 except (OSError, RuntimeError, ValueError) as error:
                     raise RequestError(f"Plain CLIP cannot be loaded: {error}") from error
             return self._plain
 
-    def _in_time(self, work: Callable[[], _Result]) -> _Result:
-        """Do it in the one working thread, which ends what it has begun even if nobody waits."""
-        future = self._submit(work)
+    def _in_time(self, work: Callable[[], Prediction]) -> Prediction:
+        """Run in the only worker thread, which finishes what it has begun even if nobody waits."""
+        try:
+            future = self._worker.submit(work)
+        except RuntimeError as error:  # after close()
+            raise RequestError(_CLOSING) from error
         try:
             return future.result(timeout=self.seconds)
         except concurrent.futures.TimeoutError as error:
             future.cancel()  # what has not begun would only delay the others
             raise RequestError(
                 f"This took longer than {self.seconds:g} seconds and was given up. Try a smaller "
-                "picture, fewer words, or later, when fewer people ask."
+                "image, fewer words, or later, when fewer people ask."
             ) from error
         except concurrent.futures.CancelledError as error:
             raise RequestError(_CLOSING) from error
-        except ValueError as error:  # says what is wrong with the words or the picture
+        except ValueError as error:  # says what is wrong with the words or the image
             raise RequestError(str(error)) from error
-
-    def _submit(self, work: Callable[[], _Result]) -> concurrent.futures.Future[_Result]:
-        try:
-            return self._worker.submit(work)
-        except RuntimeError as error:  # after close()
-            raise RequestError(_CLOSING) from error
-
-
-def _plain_config(cfg: CfgNode, predictor: Predictor) -> CfgNode:
-    plain = cfg.clone()
-    plain.MODEL.WEIGHTS = ""
-    if isinstance(predictor.model.image_encoder.visual, VisionTransformer):
-        plain.MODEL.CLIP.DENSE_PATH = "plain"
-    return plain

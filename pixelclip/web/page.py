@@ -2,194 +2,37 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from pixelclip.utils.optional_packages import import_optional
-from pixelclip.web.actions import PageActions, ShownComponents
-from pixelclip.web.examples import write_examples
+from PIL import Image
+
+from pixelclip.toy.scenes import make_scene
+from pixelclip.utils.installation import import_optional
+from pixelclip.web.actions import Answer, PageActions, guarded
 from pixelclip.web.models import PageModels
-from pixelclip.web.request import Limits
-from pixelclip.web.segmentation import Segmentation
-from pixelclip.web.uploads import find_upload, refuse_addresses
-from pixelclip.web.viewer import DOWNLOAD_SCRIPT, SCRIPT, STYLE, TEMPLATE
-
-TITLE = "PixelCLIP: any words, every pixel"
+from pixelclip.web.request import Limits, find_upload, refuse_addresses
+from pixelclip.web.viewer import DOWNLOAD_SCRIPT, SCRIPT, STYLE, TEMPLATE, Segmentation
 
 # Uploads and results that nobody has used for so many seconds are removed.
 _KEEP_SECONDS = 3600
-_WAITING_REQUESTS = 20
-# A visitor's latest result takes about 20 MB.
-_VISITORS_KEPT = 50
+# Scenes of the toy test set (seed 13), and words: two more than there are, to be confused with.
+_EXAMPLES = {
+    0: "wood, brick, stone, sky, car, ladder, mushroom, grass, water",
+    1: "water, grass, stone, sand, fish, flower, sky, brick",
+    25: "water, snow, bottle, tree, car, sky, grass",
+    47: "water, brick, stone, car, mushroom, boat, sky, grass",
+}
 _PAGE_STYLE = """\
 .problem { padding: .6rem .9rem; border-left: 4px solid #d33; background: #d331; }
 .note { opacity: .8; }
 footer { display: none !important; }
 #message:not(:has(.problem)) { display: none; }
 """
-
-
-def build_page(models: PageModels, limits: Limits, folder: Path, note: str = "") -> Any:
-    """Build the page.
-
-    Args:
-        models: that label the pictures.
-        limits: of a request.
-        folder: existing, for the examples.
-        note: a sentence about the model, in Markdown.
-
-    Returns:
-        Gradio's Blocks.
-
-    Raises:
-        ImportError: Gradio is not installed.
-    """
-    gradio = import_optional("gradio", "web")
-    actions = PageActions(models, limits)
-    with gradio.Blocks(
-        title="PixelCLIP",
-        analytics_enabled=False,
-        delete_cache=(_KEEP_SECONDS, _KEEP_SECONDS),
-    ) as blocks:
-        gradio.Markdown(f"# {TITLE}\n{note}")
-        with gradio.Row():
-            with gradio.Column(scale=2, min_width=280) as left:
-                picture, words, start, compare = _add_request(gradio, limits, models.has_plain)
-            with gradio.Column(scale=3, min_width=320):
-                shown, opacity = _add_result(gradio)
-                _add_downloads(gradio, actions, shown)
-        inputs = [picture, words, compare, opacity]
-        with left:
-            _add_examples(gradio, actions, folder, inputs, shown)
-        _connect(gradio, actions, shown, inputs, start)
-    for component in blocks.blocks.values():
-        refuse_addresses(component)
-    return blocks.queue(max_size=_WAITING_REQUESTS)
-
-
-def _add_request(gradio: Any, limits: Limits, has_plain: bool) -> tuple[Any, Any, Any, Any]:
-    picture = gradio.Image(
-        label="Picture",
-        placeholder="Drop a picture here, or click to choose one\n"
-        f"(at most {limits.upload_megabytes:g} MB and {limits.megapixels:g} megapixels)",
-        type="filepath",
-        image_mode=None,
-        sources=["upload", "clipboard"],
-        height=300,
-        buttons=[],
-        elem_id="picture",
-    )
-    # Its own preprocessing opens the file without limits. (A subclass of a component would make
-    # Gradio write a stub file beside this one.)
-    picture.preprocess = lambda payload: (
-        None if payload is None else find_upload(payload.path, picture.GRADIO_CACHE)
-    )
-    words = gradio.Textbox(
-        label="Words",
-        info="Any words, separated by commas; synonyms of a class by slashes (sofa / couch).",
-        placeholder="sky, grass, house / building",
-        lines=2,
-        max_lines=6,
-        elem_id="words",
-    )
-    compare = gradio.Checkbox(
-        label="Compare with plain CLIP",
-        info=None if has_plain else "Needs CLIP's own weights: MODEL.CLIP.PRETRAINED is empty.",
-        interactive=has_plain,
-        elem_id="compare",
-    )
-    start = gradio.Button("Segment", variant="primary", elem_id="segment")
-    return picture, words, start, compare
-
-
-def _add_result(gradio: Any) -> tuple[ShownComponents, Any]:
-    message = gradio.HTML(elem_id="message")
-    viewer = gradio.HTML(
-        '<p class="note">Drop a picture, type words, and press “Segment”; '
-        "or click one of the examples.</p>",
-        html_template=TEMPLATE,
-        css_template=STYLE,
-        js_on_load=SCRIPT,
-        elem_id="viewer",
-    )
-    with gradio.Row():
-        threshold = gradio.Slider(
-            -1.0,
-            1.0,
-            -1.0,
-            step=0.001,
-            label="Background threshold",
-            info="Pixels that resemble no word more than this (cosine) get no colour.",
-            buttons=[],
-            elem_id="threshold",
-        )
-        opacity = gradio.Slider(
-            0.0,
-            1.0,
-            0.6,
-            step=0.05,
-            label="Opacity",
-            info="Of the colours over the picture.",
-            buttons=[],
-            elem_id="opacity",
-        )
-    state = gradio.State(None, time_to_live=_KEEP_SECONDS)
-    return ShownComponents(message, state, viewer, threshold), opacity
-
-
-def _add_downloads(gradio: Any, actions: PageActions, shown: ShownComponents) -> None:
-    file = gradio.HTML(html_template="", js_on_load=DOWNLOAD_SCRIPT, visible="hidden")
-    outputs = [shown.message, file]
-    with gradio.Row():
-        for kind in ("overlay", "labels"):
-            gradio.Button(f"Download {kind}", elem_id=f"download-{kind}").click(
-                actions.guarded(partial(actions.download, kind=kind), len(outputs)),
-                [shown.state],
-                outputs,
-                api_visibility="private",
-            )
-
-
-def _add_examples(
-    gradio: Any, actions: PageActions, folder: Path, inputs: Sequence[Any], shown: ShownComponents
-) -> None:
-    gradio.Examples(
-        [list(example) for example in write_examples(folder)],
-        inputs=list(inputs[:2]),
-        label="Examples: drawn scenes",
-        cache_examples=False,
-        elem_id="examples",
-    ).load_input_event.then(
-        actions.guarded(actions.segment),
-        list(inputs),
-        list(shown),
-        show_progress_on=shown.viewer,
-        api_visibility="private",
-    )
-
-
-def _connect(
-    gradio: Any, actions: PageActions, shown: ShownComponents, inputs: Sequence[Any], start: Any
-) -> None:
-    compare, opacity = inputs[2:]
-
-    def toggle(segmentation: Segmentation | None, event: gradio.EventData) -> list[Any]:
-        return actions.guarded(actions.toggle)(segmentation, event.hidden)
-
-    options = {"outputs": list(shown), "api_visibility": "private"}
-    working = {**options, "show_progress_on": shown.viewer}
-    quick = {**options, "show_progress": "hidden", "trigger_mode": "always_last"}
-    segment = actions.guarded(actions.segment)
-    gradio.on([start.click, inputs[1].submit], segment, list(inputs), **working)
-    compare.input(actions.guarded(actions.compare), [shown.state, compare], **working)
-    shown.viewer.toggle(toggle, [shown.state], **quick)
-    for slider in (shown.threshold, opacity):
-        slider.input(
-            actions.guarded(actions.adjust), [shown.state, shown.threshold, opacity], **quick
-        )
 
 
 @contextmanager
@@ -203,56 +46,145 @@ def serve(
     """Serve the page while the block runs; it asks nothing of any other machine.
 
     Args:
-        models: that label the pictures.
-        limits: of a request.
         host: address to listen at; "0.0.0.0" makes the page reachable from everywhere.
-        port: a free one from 7860 on by default.
-        note: see :func:`build_page`.
+        port: the first free one from 7860 by default.
+        note: a sentence about the model, in Markdown.
 
-    Yields:
-        The address of the page.
+    Yields the address of the page.
 
     Raises:
         ImportError: Gradio is not installed.
         OSError: the port is taken.
     """
-    with tempfile.TemporaryDirectory(prefix="pixelclip-page-") as folder, _private_settings(folder):
-        gradio = import_optional("gradio", "web")
-        blocks = build_page(models, limits, Path(folder), note)
-        fonts = ["system-ui", "sans-serif"]
-        _, address, _ = blocks.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            show_error=True,
-            ssr_mode=False,
-            footer_links=[],
-            state_session_capacity=_VISITORS_KEPT,
-            max_file_size=int(limits.upload_megabytes * 1e6),
-            theme=gradio.themes.Default(font=fonts, font_mono=["monospace"]),
-            css=_PAGE_STYLE,
-        )
-        try:
-            yield address
-        finally:
-            blocks.close(verbose=False)
+    with tempfile.TemporaryDirectory(prefix="pixelclip-page-") as folder:
+        private = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": f"{folder}/cache"}
+        with mock.patch.dict(os.environ, private):  # Gradio reads it at import and afterwards
+            gradio = import_optional("gradio", "web")
+            blocks = _build_page(gradio, models, limits, Path(folder), note)
+            theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+            _, address, _ = blocks.launch(
+                server_name=host, server_port=port, prevent_thread_lock=True, quiet=True,
+                share=False, ssr_mode=False, show_error=True, footer_links=[], theme=theme,
+                css=_PAGE_STYLE, max_file_size=int(limits.upload_megabytes * 1e6),
+                state_session_capacity=50,  # a visitor's latest result takes about 20 MB
+            )
+            try:
+                yield address
+            finally:
+                blocks.close(verbose=False)
 
 
-@contextmanager
-def _private_settings(folder: str) -> Iterator[None]:
-    """Keep Gradio from the network, and its files in a folder that goes with the page."""
-    settings = {
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_TEMP_DIR": os.path.join(folder, "cache"),
+def _build_page(gradio: Any, models: PageModels, limits: Limits, folder: Path, note: str) -> Any:
+    """Gradio's Blocks; the examples are written into the folder."""
+    cache = (_KEEP_SECONDS, _KEEP_SECONDS)
+    with gradio.Blocks(title="PixelCLIP", analytics_enabled=False, delete_cache=cache) as blocks:
+        gradio.Markdown(f"# PixelCLIP: any words, every pixel\n{note}")
+        with gradio.Row():
+            with gradio.Column(scale=2, min_width=280):
+                image, words, compare = _add_request(gradio, limits, models.has_plain)
+                start = gradio.Button("Segment", variant="primary", elem_id="segment")
+                examples = gradio.Examples(
+                    write_examples(folder), [image, words], cache_examples=False,
+                    label="Examples: toy scenes", elem_id="examples",
+                )
+            with gradio.Column(scale=3, min_width=320):
+                outputs, opacity = _add_result(gradio)
+                with gradio.Row():
+                    buttons = {
+                        kind: gradio.Button(f"Download {kind}", elem_id=f"download-{kind}")
+                        for kind in ("overlay", "labels")
+                    }
+        actions = PageActions(models, limits)
+        starts = [start.click, words.submit, examples.load_input_event.then]
+        inputs = [image, words, compare, opacity]
+        _connect(gradio, actions, starts, inputs, buttons, outputs)
+    for component in blocks.blocks.values():
+        refuse_addresses(component)
+    return blocks.queue(max_size=20)
+
+
+def write_examples(folder: Path) -> list[list[str]]:
+    """Draw toy scenes into a folder; their paths, and words for each as a person types them."""
+    examples = []
+    for index, words in _EXAMPLES.items():
+        path = folder / f"scene_{index}.png"
+        scene = Image.fromarray(make_scene(13, index).pixels)
+        scene.resize((480, 480), Image.Resampling.BICUBIC).save(path)
+        examples.append([str(path), words])
+    return examples
+
+
+def _add_request(gradio: Any, limits: Limits, has_plain: bool) -> tuple[Any, Any, Any]:
+    largest = f"{limits.upload_megabytes:g} MB and {limits.megapixels:g} megapixels"
+    image = gradio.Image(
+        label="Image", elem_id="image", height=300, buttons=[], type="filepath", image_mode=None,
+        placeholder=f"Drop an image here, or click to choose one\n(at most {largest})",
+        sources=["upload", "clipboard"],
+    )
+    # Its own preprocessing opens the file without limits. (A subclass of a component would make
+    # Gradio write a stub file next to this one.)
+    cache = image.GRADIO_CACHE
+    image.preprocess = lambda file: find_upload(file.path, cache) if file and file.path else None
+    words = gradio.Textbox(
+        label="Words", elem_id="words", lines=2, max_lines=6,
+        info="Any words, separated by commas; synonyms of a class by slashes (sofa / couch).",
+        placeholder="sky, grass, house / building",
+    )
+    compare = gradio.Checkbox(
+        label="Compare with plain CLIP", elem_id="compare", interactive=has_plain,
+        info=None if has_plain else "Needs CLIP's own weights: MODEL.CLIP.PRETRAINED is empty.",
+    )
+    return image, words, compare
+
+
+def _add_result(gradio: Any) -> tuple[dict[str, Any], Any]:
+    outputs = {
+        "message": gradio.HTML(elem_id="message"),
+        "viewer": gradio.HTML(
+            '<p class="note">Drop an image, type words, and press “Segment”; '
+            "or click one of the examples.</p>",
+            elem_id="viewer", html_template=TEMPLATE, css_template=STYLE, js_on_load=SCRIPT,
+        ),
     }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+    with gradio.Row():
+        outputs["threshold"] = gradio.Slider(
+            -1.0, 1.0, -1.0, step=0.001, buttons=[], elem_id="threshold",
+            label="Background threshold",
+            info="Pixels that resemble no word more than this (cosine) get no color.",
+        )
+        opacity = gradio.Slider(
+            0.0, 1.0, 0.6, step=0.05, buttons=[], elem_id="opacity",
+            label="Opacity", info="Of the colors over the image.",
+        )
+    outputs["state"] = gradio.State(None, time_to_live=_KEEP_SECONDS)
+    outputs["file"] = gradio.HTML(html_template="", js_on_load=DOWNLOAD_SCRIPT, visible="hidden")
+    return outputs, opacity
+
+
+def _connect(
+    gradio: Any, actions: PageActions, starts: Sequence[Any], inputs: Sequence[Any],
+    buttons: Mapping[str, Any], outputs: Mapping[str, Any],
+) -> None:
+    """Connect components to actions; the inputs are those of :meth:`PageActions.segment`."""
+    compare, opacity = inputs[2:]
+    state, viewer, threshold = (outputs[name] for name in ("state", "viewer", "threshold"))
+
+    def connect(event: Any, action: Callable[..., Answer], inputs: Any, **options: Any) -> None:
+        changed = list(outputs.values())
+        event(guarded(action, outputs), inputs, changed, api_visibility="private", **options)
+
+    def adjust(shown: Segmentation | None, threshold: float, opacity: float) -> Answer:
+        return actions.show(shown, threshold=threshold, opacity=opacity)
+
+    def toggle(shown: Segmentation | None, event: gradio.EventData) -> Answer:
+        return actions.show(shown, hidden=frozenset(map(int, event.hidden)))
+
+    for start in starts:
+        connect(start, actions.segment, inputs, show_progress_on=viewer)
+    connect(compare.input, actions.compare, [state, compare], show_progress_on=viewer)
+    quick = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    connect(viewer.toggle, toggle, [state], **quick)
+    for slider in (threshold, opacity):
+        connect(slider.input, adjust, [state, threshold, opacity], **quick)
+    for kind, button in buttons.items():
+        connect(button.click, partial(actions.download, kind=kind), [state], show_progress="hidden")

@@ -1,24 +1,29 @@
-"""What a person asks the page for: a picture and words, within limits."""
+"""What a visitor asks of the page: an uploaded image and words, within limits.
+
+Gradio trusts browsers too much: it checks the path of a file only where a message says that it
+names one, and it fetches a path that is an address.
+"""
 
 import math
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelclip.data.image_reading import ImageReadError, read_rgb_image
+from pixelclip.data.images import ImageReadError, read_rgb_image
 from pixelclip.data.vocabularies import SYNONYM_SEPARATOR
 
 _KINDS = "JPEG, PNG, WebP, TIFF or BMP"
-# Labels are of 8 bits, and 255 is no class.
-_MOST_CLASSES = 255
+_NOT_UPLOADED = "This image was not uploaded to this page: choose a file, or click an example."
 
 
 class RequestError(ValueError):
-    """Something that the page cannot do; the text is shown to the person who asked."""
+    """Something that the page cannot do; the text is shown to the visitor."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,12 @@ class Limits:
     """What one request may cost.
 
     Attributes:
-        upload_megabytes: size of a picture's file, in 10**6 bytes.
-        megapixels: size of a picture, in 10**6 pixels.
-        working_side: a larger picture is scaled down until its longer side has so many pixels.
+        upload_megabytes: size of an image file, in 10**6 bytes.
+        megapixels: size of an image, in 10**6 pixels.
+        working_side: a larger image is scaled down until its longer side has so many pixels.
         words: number of classes, at most 255: labels have 8 bits, and one stands for no class.
         word_length: of a class with its synonyms, in characters.
-        seconds: that a picture may take.
+        seconds: that an image may take.
 
     Raises:
         ValueError: a limit is not positive and finite, or there are too many words.
@@ -48,24 +53,21 @@ class Limits:
         for name, value in vars(self).items():
             if not 0 < value < math.inf:
                 raise ValueError(f"The limit {name} is {value}; expected a positive number.")
-        if self.words > _MOST_CLASSES:
-            raise ValueError(
-                f"The limit words is {self.words}; expected 1 to {_MOST_CLASSES}, as the labels "
-                "have 8 bits."
-            )
+        if self.words > 255:
+            raise ValueError(f"The limit words is {self.words}; expected 1 to 255.")
 
 
 def parse_words(text: str, limits: Limits) -> tuple[str, ...]:
     """Class names out of what was typed.
 
-    Classes are separated by commas or line breaks, synonyms of one class by slashes; of a class
-    that is named twice the first one counts.
+    Classes are separated by commas or line breaks, synonyms of one class by slashes; a class that
+    is named again is left out.
 
     >>> parse_words("sky, sofa / couch,\\n sky", Limits())
     ('sky', 'sofa, couch')
 
     Raises:
-        RequestError: no word, too many, or too long a one.
+        RequestError: no words, too many, or too long ones.
     """
     longest = limits.words * (limits.word_length + 2)
     if len(text) > longest:
@@ -90,47 +92,73 @@ def _join_synonyms(text: str) -> str:
     return SYNONYM_SEPARATOR.join(word for word in words if word)
 
 
-def read_picture(path: str | None, limits: Limits) -> NDArray[np.uint8]:
+def read_image(path: str | None, limits: Limits) -> NDArray[np.uint8]:
     """RGB pixels (H, W, 3) of an uploaded file, upright, scaled down to the working size.
 
-    The size is read from the file's header: a picture that is too large is never decoded.
+    The size is read from the file's header: an image that is too large is never decoded.
 
     Raises:
-        RequestError: there is no file, it is no picture that can be read, or it is too large.
+        RequestError: there is no file, it cannot be read as an image, or it is too large.
     """
     if path is None:
-        raise RequestError("Choose a picture first: drop one into the field, or click an example.")
+        raise RequestError("Choose an image first: drop one into the field, or click an example.")
     try:
         megabytes = os.path.getsize(path) / 1e6
     except FileNotFoundError as error:
-        raise RequestError("The picture is no longer there: choose it again.") from error
+        raise RequestError("The image is no longer there: choose it again.") from error
     if megabytes > limits.upload_megabytes:
         raise RequestError(
             f"The file has {megabytes:.1f} MB; at most {limits.upload_megabytes:g} are possible."
         )
-    _check_pixels(path, limits)
+    _check_size(path, limits)
     try:
-        picture = Image.fromarray(read_rgb_image(path))
+        image = Image.fromarray(read_rgb_image(path))
     except ImageReadError as error:
-        raise RequestError(
-            f"The picture cannot be read: is its file whole, and a {_KINDS}?"
-        ) from error
-    picture.thumbnail((limits.working_side, limits.working_side), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
+        text = f"The image cannot be read: is its file whole, and a {_KINDS}?"
+        raise RequestError(text) from error
+    image.thumbnail((limits.working_side, limits.working_side), Image.Resampling.LANCZOS)
+    return np.asarray(image)
 
 
-def _check_pixels(path: str, limits: Limits) -> None:
+def _check_size(path: str, limits: Limits) -> None:
+    most = f"at most {limits.megapixels:g} megapixels are possible."
     try:
         with Image.open(path) as image:
             width, height = image.size
     except Image.DecompressionBombError as error:
-        raise RequestError(
-            f"The picture is too large; at most {limits.megapixels:g} megapixels are possible."
-        ) from error
+        raise RequestError(f"The image is too large; {most}") from error
     except Exception as error:  # Pillow's readers raise nearly anything on a damaged file
-        raise RequestError(f"This file is no picture; expected a {_KINDS}.") from error
+        raise RequestError(f"This file is not an image; expected a {_KINDS}.") from error
     if width * height > limits.megapixels * 1e6:
-        raise RequestError(
-            f"The picture has {width} x {height} pixels, that is "
-            f"{width * height / 1e6:.1f} megapixels; at most {limits.megapixels:g} are possible."
-        )
+        raise RequestError(f"The image has {width} x {height} pixels; {most}")
+
+
+def find_upload(path: str, folder: str) -> str:
+    """The real path of a file in the folder of uploads, which may be gone by now.
+
+    Raises:
+        RequestError: the path leads out of the folder, also by a link, or is not a regular file.
+    """
+    try:
+        found = Path(path).resolve()
+        is_below = found.is_relative_to(Path(folder).resolve())
+        if is_below and (found.is_file() or not found.exists()):
+            return str(found)
+    except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, or a loop of links
+        pass
+    raise RequestError(_NOT_UPLOADED)
+
+
+def refuse_addresses(component: Any) -> None:
+    """Make a component of Gradio refuse to fetch what a browser names by an address.
+
+    All components need this: Gradio looks for files in all that a browser sends for any of them.
+    """
+    move_to_cache = component.async_move_resource_to_block_cache
+
+    async def move_files_only(path: Any) -> Any:
+        if path is not None and str(path).lower().startswith(("http:", "https:")):
+            raise RequestError(_NOT_UPLOADED)
+        return await move_to_cache(path)
+
+    component.async_move_resource_to_block_cache = move_files_only

@@ -1,5 +1,5 @@
-"""The labelled data sets of the evaluation's tests, on which clusters are compared too."""
+"""The labeled data sets of the evaluation's tests, on which clusters are compared too."""
 
-from ..evaluation.conftest import labelled_sets, test_config
+from ..evaluation.conftest import labeled_sets, test_config
 
-__all__ = ["labelled_sets", "test_config"]
+__all__ = ["labeled_sets", "test_config"]

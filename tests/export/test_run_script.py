@@ -31,7 +31,7 @@ def test_the_documented_script_gives_the_predictors_labels(
     toy_classifier, toy_model, tmp_path, size
 ):
     (tmp_path / "output").mkdir()
-    shutil.copy(toy_classifier.path, tmp_path / "output" / "scenes.onnx")
+    shutil.copy(toy_classifier, tmp_path / "output" / "scenes.onnx")
     Image.fromarray(make_scene(13, 47).pixels).resize(size).save(tmp_path / "photo.jpg")
     result = subprocess.run(
         [sys.executable, "-c", read_script() + APPENDED],

@@ -1,4 +1,4 @@
-"""Files of predictions: what is in them, what is skipped, and how a run goes on."""
+"""Inputs get places of their own; their files hold the predictions; a run can be resumed."""
 
 import dataclasses
 import json
@@ -14,9 +14,14 @@ import torch
 from PIL import Image
 
 from pixelclip import Predictor
-from pixelclip.data.image_reading import ImageReadError
+from pixelclip.data.images import ImageReadError
 from pixelclip.inference import files as prediction_files
-from pixelclip.inference.files import PredictionSettings, predict_camera, predict_files
+from pixelclip.inference.files import (
+    PredictionSettings,
+    find_inputs,
+    predict_camera,
+    predict_files,
+)
 from pixelclip.inference.result import ClassShare, Prediction
 from pixelclip.inference.video import Frame, VideoSource, write_video
 
@@ -44,13 +49,13 @@ def builds(toy_predictor, monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Two photographs of one name, and one that is none."""
+    """Two images of one name, and a file that is not an image."""
     monkeypatch.chdir(tmp_path)
     for index, folder in enumerate(("one", "two")):
         (tmp_path / folder).mkdir()
         pixels = np.random.default_rng(index).integers(0, 256, (40, 60, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / folder / "a.jpg")
-    (tmp_path / "two" / "bad.jpg").write_bytes(b"no photograph")
+    (tmp_path / "two" / "bad.jpg").write_bytes(b"not an image")
     return tmp_path
 
 
@@ -74,11 +79,11 @@ def result_of(settings, name):
     return json.loads((settings.output / "results" / f"{name}.json").read_bytes())
 
 
-def test_each_photograph_has_overlay_labels_and_result(photos, settings, builds, toy_predictor):
+def test_each_image_has_overlay_labels_and_result(photos, settings, builds, toy_predictor):
     report = predict_files(["one", "two"], settings)
     assert (report.written, report.kept) == (2, 0)
     assert list(report.problems) == ["two/bad.jpg"]
-    assert "is no image in one of the formats" in report.problems["two/bad.jpg"]
+    assert "image in one of the formats" in report.problems["two/bad.jpg"]
     assert files_below(settings.output) == [
         *("labels/one/a.png", "labels/two/a.png", "overlays/one/a.jpg", "overlays/two/a.jpg"),
         *("results/one/a.json", "results/two/a.json"),
@@ -99,7 +104,7 @@ def test_file_names_need_not_be_text(photos, settings, builds, capsys):
     name = os.fsdecode(b"\xff")
     (photos / "one" / "a.jpg").rename(photos / "one" / f"{name}.jpg")
     for bad in (b"\xfe.jpg", b"\xfe.mp4"):
-        (photos / "one" / os.fsdecode(bad)).write_bytes(b"neither photograph nor video")
+        (photos / "one" / os.fsdecode(bad)).write_bytes(b"neither image nor video")
     report = predict_files(["one", "two/a.jpg"], settings)
     assert (report.written, len(report.problems)) == (2, 2)
     assert result_of(settings, f"one/{name}")["file"]["path"] == f"one/{name}.jpg"
@@ -133,17 +138,17 @@ def test_finished_results_are_kept_until_something_changes(photos, settings, bui
         assert predict_files(["one"], dataclasses.replace(settings, **change)).written == 1, change
 
 
-def test_a_run_that_was_broken_off_goes_on(photos, settings, builds, toy_predictor, monkeypatch):
+def test_an_interrupted_run_is_resumed(photos, settings, builds, toy_predictor, monkeypatch):
     real = toy_predictor.model.score_images
     calls = []
 
-    def break_off(inputs):
+    def interrupt_second(inputs):
         calls.append(inputs)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return real(inputs)
 
-    monkeypatch.setattr(toy_predictor.model, "score_images", break_off)
+    monkeypatch.setattr(toy_predictor.model, "score_images", interrupt_second)
     with pytest.raises(KeyboardInterrupt):
         predict_files(["one", "two"], settings)
     assert files_below(settings.output / "results") == ["one/a.json"]
@@ -170,7 +175,7 @@ def test_bad_settings_are_refused_before_anything_is_written(photos, settings, b
         ({"vocabulary": "nowhere.txt"}, "neither a file"),
         ({"vocabulary": ["word " * 90]}, "does not fit"),
         ({"background_threshold": 7.0}, "cosine"),
-        ({"frame_step": 0}, "step"),
+        ({"frame_step": 0}, "frame step"),
         ({"weights": "nowhere.pth"}, r"nowhere\.pth"),
         ({"config_file": "nowhere.yaml"}, r"nowhere\.yaml"),
     ]:
@@ -219,7 +224,7 @@ def test_the_memory_of_a_long_video_stays_small(settings, builds, tmp_path, monk
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most < 2000 * 500, "bytes; as dictionaries and one text it was 4400 a frame"
+    assert most < 2000 * 600, "bytes; as dictionaries and one text it was 4400 a frame"
     written = result_of(settings, "long")["frames"]
     assert len(written) == 2000
     assert written[-1] == {
@@ -228,7 +233,7 @@ def test_the_memory_of_a_long_video_stays_small(settings, builds, tmp_path, monk
     }
 
 
-def test_broken_videos_are_reported_each_time(photos, settings, builds, monkeypatch):
+def test_corrupt_videos_are_reported_each_time(photos, settings, builds, monkeypatch):
     (photos / "bad.mp4").write_bytes(b"no video")
     report = predict_files(["bad.mp4"], settings)
     assert (report.written, len(report.problems)) == (0, 1)
@@ -244,7 +249,7 @@ def test_broken_videos_are_reported_each_time(photos, settings, builds, monkeypa
 
 @pytest.fixture
 def camera(photos, monkeypatch):
-    """A camera that shows a clip for ever."""
+    """A camera that shows a clip indefinitely."""
     write_clip(photos / "shown.mp4", 3)
     real = cv2.VideoCapture
 
@@ -271,7 +276,7 @@ def camera(photos, monkeypatch):
     return real
 
 
-def test_a_camera_is_labelled_until_time_is_up(settings, builds, camera, monkeypatch):
+def test_a_camera_is_labeled_until_time_is_up(settings, builds, camera, monkeypatch):
     assert predict_camera(0, settings, seconds=0.75).written == 1
     frames = result_of(settings, "camera_0")["frames"]
     assert [round(frame["seconds"], 6) for frame in frames] == [n / 10 for n in range(8)]
@@ -300,16 +305,16 @@ def test_ctrl_c_ends_a_camera_s_video(settings, builds, camera, toy_predictor, m
 def test_the_command_line(photos, settings, builds, capsys):
     arguments = ["--config-file", CONFIG, "--output", str(settings.output), "--words", *NAMES]
     assert tool.main(["one", *arguments]) == 0
-    assert "1 labelled, 0 problems; results in" in capsys.readouterr().out
+    assert "1 labeled, 0 problems; results in" in capsys.readouterr().out
     assert tool.main(["one", "two", *arguments]) == 1
     captured = capsys.readouterr()
-    assert "1 labelled, 1 were there already, 1 problems" in captured.out
-    assert "problem: two/bad.jpg is no image" in captured.err
+    assert "1 labeled, 1 were there already, 1 problems" in captured.out
+    assert "problem: two/bad.jpg is n" in captured.err
     Image.new("RGB", (6000, 1)).save(photos / "narrow.png")
     assert tool.main(["narrow.png", *arguments]) == 1
     assert "problem: narrow.png: the image is 6000 x 1 pixels" in capsys.readouterr().err
     assert tool.main(["nowhere", *arguments]) == 1
-    assert capsys.readouterr().err.startswith("error: 'nowhere' is no file")
+    assert capsys.readouterr().err.startswith("error: 'nowhere' is not a file")
     with pytest.raises(SystemExit):
         tool.main(arguments)
     assert "or a --camera" in capsys.readouterr().err
@@ -319,3 +324,100 @@ def test_the_command_line(photos, settings, builds, capsys):
     (photos / "names.txt").write_text("sky\ncar\n")
     assert tool.main(["one", *arguments[:4], "--vocabulary", "names.txt"]) == 0
     assert result_of(settings, "one/a")["names"] == ["sky", "car"]
+
+
+def test_the_command_line_has_the_defaults_of_the_settings():
+    options = vars(tool._parser().parse_args(["--words", "sky"]))
+    settings = {f.name: f.default for f in dataclasses.fields(PredictionSettings)}
+    names = settings.keys() & options.keys() - {"vocabulary", "output"}
+    assert len(names) == 5
+    assert {name: options[name] for name in names} == {name: settings[name] for name in names}
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        *("one/a.jpg", "one/deep/a.jpg", "two/a.jpg", "two/a.PNG", "two/.hidden.jpg"),
+        *("two/notes.txt", "two/clip.MP4", "two/.git/x.jpg", "output/overlays/a.jpg"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def names_of(inputs):
+    return [str(one.name) for one in inputs]
+
+
+def test_folders_are_searched_and_results_are_left_out(tree):
+    inputs = find_inputs(["."], "output")
+    expected = ["one/a", "one/deep/a", "two/a.PNG", "two/a.jpg", "two/clip"]
+    assert names_of(inputs) == expected
+    assert [one.is_video for one in inputs] == [False] * 4 + [True]
+    assert len(find_inputs(["**/*.jpg"], tree / "output")) == 3
+
+
+def test_each_file_is_taken_once_in_the_order_given(tree):
+    (tree / "link.jpg").symlink_to(tree / "two" / "a.jpg")
+    patterns = ["two/a.jpg", "one", str(tree / "one" / "a.jpg"), "t?o/*.jpg", "link.jpg"]
+    assert names_of(find_inputs(patterns, "output")) == ["two/a", "one/a", "one/deep/a"]
+
+
+def test_places_do_not_depend_on_what_else_is_there(tree, monkeypatch):
+    monkeypatch.chdir(tree / "one")
+    [inside] = find_inputs(["a.jpg"], "output")
+    [outside] = find_inputs(["../two/a.jpg"], "output")
+    assert inside.name == PurePath("a")
+    assert outside.name == PurePath(*tree.parts[1:], "two", "a")
+
+
+def test_no_two_inputs_share_a_place(tree):
+    for name in ("a", "a.jpg", "a.png", "a.jpg.png", "a.b.jpg"):
+        (tree / "one" / name).touch()
+    inputs = find_inputs(["one", "one/a"], "output")
+    assert len({one.name for one in inputs}) == len(inputs) == 6
+
+
+def test_results_may_lie_next_to_the_images(tree):
+    for name in ("overlays/two/a.jpg", "labels/two/a.png", "results/two/a.jpg"):
+        (tree / "two" / name).parent.mkdir(parents=True)
+        (tree / "two" / name).touch()
+    expected = ["two/a.PNG", "two/a.jpg", "two/clip"]
+    assert names_of(find_inputs(["two"], "two")) == expected
+    assert names_of(find_inputs(["two"], tree / "two")) == expected
+    assert names_of(find_inputs(["two/**/*.jpg"], "two")) == ["two/a"]
+    assert names_of(find_inputs(["."], ".")) == [
+        *("one/a", "one/deep/a", "output/overlays/a", "two/a.PNG", "two/a.jpg", "two/clip"),
+        *("two/labels/two/a", "two/overlays/two/a", "two/results/two/a"),
+    ]
+
+
+def test_no_two_results_are_one_file_where_case_does_not_count(tree):
+    for name in ("B.jpg", "b.png", "c.jpg", "C.jpg", "c.JPG", "c.jpg_"):
+        (tree / "one" / name).touch()
+    inputs = find_inputs(["one", "one/c.jpg_"], "output")
+    names = names_of(inputs)
+    assert len(inputs) == 8
+    assert len({name.casefold() for name in names}) == 8, names
+    assert {"one/B.jpg", "one/b.png"} < set(names)
+
+
+def test_results_are_not_inputs(tree):
+    (tree / "output" / "overlays" / "deep").mkdir()
+    (tree / "output" / "overlays" / "deep" / "b.jpg").touch()
+    for pattern in ("output/overlays", "output/overlays/deep", "output/*/*.jpg"):
+        with pytest.raises(FileNotFoundError, match="folder of images"):
+            find_inputs([pattern], "output")
+    assert names_of(find_inputs(["output/overlays/a.jpg"], "output")) == ["output/overlays/a"]
+
+
+def test_a_named_file_may_have_any_suffix(tree):
+    assert names_of(find_inputs(["two/notes.txt"], "output")) == ["two/notes"]
+
+
+@pytest.mark.parametrize("pattern", ["nowhere.jpg", "nothing/*.jpg", "empty", "output"])
+def test_what_fits_nothing_is_named(tree, pattern):
+    (tree / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=pattern.replace("*", r"\*")):
+        find_inputs(["one", pattern], "output")

@@ -1,4 +1,4 @@
-"""The Predictor labels as the evaluation does, whatever it is given an image as."""
+"""The Predictor labels as the evaluation does, no matter how it is given an image."""
 
 import copy
 import threading
@@ -10,23 +10,23 @@ import torch
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
-import pixelclip.meta_arch
 from pixelclip import Predictor
 from pixelclip.data.vocabularies import get_vocabulary
 from pixelclip.engine import Trainer
-from pixelclip.evaluation.label_map_model import LabelMapModel
-from pixelclip.modeling.background import Background
+from pixelclip.evaluation.evaluators import LabelMapModel
+from pixelclip.modeling import text_classifier
+from pixelclip.modeling.text_classifier import Background
 
 from ..conftest import register_test_set, unregister_test_set
 
 NAMES = ["sky", "sofa, couch", "traffic light"]
-TEST_SET = "pictures_to_predict"
+TEST_SET = "images_to_predict"
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Paths of three registered pictures."""
-    folder = tmp_path_factory.mktemp("pictures") / "set"
+def image_paths(tmp_path_factory):
+    """Paths of three registered images."""
+    folder = tmp_path_factory.mktemp("images") / "set"
     register_test_set(folder, TEST_SET)
     yield sorted(folder.glob("*.jpg"))
     unregister_test_set(TEST_SET)
@@ -57,12 +57,12 @@ def predictor(config):
     ],
     ids=["whole", "keep_aspect", "sliding_window", "batches", "superpixels"],
 )
-def test_labels_are_those_of_the_evaluation(config, pictures, overrides):
+def test_labels_are_those_of_the_evaluation(config, image_paths, overrides):
     config.merge_from_list(overrides)
     predictor = Predictor.from_config(config)
     evaluated = copy.deepcopy(predictor.model)
     evaluated.set_vocabulary(NAMES)
-    predictions = predictor(pictures, NAMES)
+    predictions = predictor(image_paths, NAMES)
     loader = Trainer.build_test_loader(config, TEST_SET)
     expected = [(x, y) for batch in loader for x, y in zip(batch, evaluated(batch), strict=True)]
     label_maps = [y["labels"] for batch in loader for y in LabelMapModel(evaluated)(batch)]
@@ -75,12 +75,12 @@ def test_labels_are_those_of_the_evaluation(config, pictures, overrides):
         assert torch.equal(prediction.best_similarity, output["sem_seg"].amax(dim=0))
 
 
-def test_every_kind_of_image_gives_the_same(predictor, pictures):
-    pixels = read_image(str(pictures[0]), "RGB")
-    expected = predictor(pictures[0], NAMES)
+def test_every_kind_of_image_gives_the_same(predictor, image_paths):
+    pixels = read_image(str(image_paths[0]), "RGB")
+    expected = predictor(image_paths[0], NAMES)
     assert np.array_equal(expected.image, pixels)
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-    for image in (str(pictures[0]), Image.open(pictures[0]), pixels, tensor, tensor.float()):
+    for image in (str(image_paths[0]), Image.open(image_paths[0]), pixels, tensor, tensor.float()):
         prediction = predictor(image, NAMES)
         assert torch.equal(prediction.similarity, expected.similarity), type(image)
     for image in (pixels[:, :, ::-1], tensor.flip(0)):
@@ -91,9 +91,9 @@ def test_every_kind_of_image_gives_the_same(predictor, pictures):
     assert not torch.equal(as_rgb.similarity, expected.similarity)
 
 
-def test_one_image_in_one_out_and_a_list_for_a_list(predictor, pictures):
-    one = predictor(pictures[1], NAMES)
-    for images in (list(pictures), tuple(pictures)):
+def test_one_image_in_one_out_and_a_list_for_a_list(predictor, image_paths):
+    one = predictor(image_paths[1], NAMES)
+    for images in (list(image_paths), tuple(image_paths)):
         several = predictor(images, NAMES)
         assert isinstance(several, list)
         assert torch.equal(several[1].labels, one.labels)
@@ -114,21 +114,21 @@ def test_files_are_turned_as_detectron2_turns_them(predictor, tmp_path, orientat
         assert prediction.labels.shape == expected.shape[:2]
 
 
-def test_text_features_are_computed_once_for_each_vocabulary(predictor, pictures, monkeypatch):
+def test_text_features_are_computed_once_for_each_vocabulary(predictor, image_paths, monkeypatch):
     computed = []
-    build = pixelclip.meta_arch.build_text_classifier
+    build = text_classifier.build_text_classifier
 
     def count(encoder, names, templates):
         computed.append(names)
         return build(encoder, names, templates)
 
-    monkeypatch.setattr(pixelclip.meta_arch, "build_text_classifier", count)
+    monkeypatch.setattr(text_classifier, "build_text_classifier", count)
     for names in (NAMES, ["cat"], NAMES, ["cat"], NAMES):
-        predictor(pictures, names)
+        predictor(image_paths, names)
     assert computed == [tuple(NAMES), ("cat",)]
     for number in range(40):
-        predictor(pictures[0], [f"word {number}"])
-    assert len(predictor.model._text_classifiers) < 20
+        predictor(image_paths[0], [f"word {number}"])
+    assert len(predictor.model.text_classifier._cache) < 20
 
 
 def test_a_config_for_a_gpu_is_taken_without_one(config, monkeypatch):
@@ -138,64 +138,64 @@ def test_a_config_for_a_gpu_is_taken_without_one(config, monkeypatch):
     assert predictor.model.device.type == "cpu"
 
 
-def test_names_may_lie_in_a_file_or_be_packaged(predictor, pictures, tmp_path):
+def test_names_may_lie_in_a_file_or_be_packaged(predictor, image_paths, tmp_path):
     (tmp_path / "names.txt").write_text("sky\n\n  sofa, couch \r\ntraffic light", "utf-8")
-    from_file = predictor(pictures[0], tmp_path / "names.txt")
+    from_file = predictor(image_paths[0], tmp_path / "names.txt")
     assert from_file.names == tuple(NAMES)
-    assert torch.equal(from_file.similarity, predictor(pictures[0], NAMES).similarity)
-    packaged = predictor(pictures[0], "cityscapes_19_synonyms")
+    assert torch.equal(from_file.similarity, predictor(image_paths[0], NAMES).similarity)
+    packaged = predictor(image_paths[0], "cityscapes_19_synonyms")
     assert packaged.names == get_vocabulary("cityscapes_19_synonyms")
     assert "vegetation, tree" in ", ".join(packaged.names)
 
 
-def test_background_is_the_model_s(predictor, pictures):
+def test_background_is_the_model_s(predictor, image_paths):
     model = copy.deepcopy(predictor.model)
-    threshold = float(predictor(pictures[0], NAMES).best_similarity.median())
+    threshold = float(predictor(image_paths[0], NAMES).best_similarity.median())
     for given in (Background(threshold), Background(words=("sea", "sand"))):
         prediction = predictor(
-            pictures[0],
+            image_paths[0],
             NAMES,
             background_threshold=given.threshold,
             background_words=given.words,
         )
         assert prediction.names == (*NAMES, "background")
         assert prediction.background_index == 3
-        model.background = given
+        model.text_classifier.background = given
         model.set_vocabulary(prediction.names, background_index=3)
         image = predictor._model_input(prediction.image)
         assert torch.equal(prediction.similarity, model([image])[0]["sem_seg"])
-    by_threshold = predictor(pictures[0], NAMES, background_threshold=threshold)
+    by_threshold = predictor(image_paths[0], NAMES, background_threshold=threshold)
     assert by_threshold.shares[0].name == "background"
     assert by_threshold.shares[0].share == pytest.approx(0.5, abs=0.01)
     # It belongs to that one prediction.
-    assert predictor(pictures[0], NAMES).names == tuple(NAMES)
+    assert predictor(image_paths[0], NAMES).names == tuple(NAMES)
 
 
-def test_background_of_the_config_and_among_the_names(config, pictures):
+def test_background_of_the_config_and_among_the_names(config, image_paths):
     config.TEST.BACKGROUND_THRESHOLD = 0.9
     torch.manual_seed(0)
     predictor = Predictor.from_config(config)
-    first = predictor(pictures[0], ["background", *NAMES])
+    first = predictor(image_paths[0], ["background", *NAMES])
     assert (first.names[0], first.background_index) == ("background", 0)
-    assert predictor(pictures[0], NAMES).names == (*NAMES, "background")
-    plain = predictor(pictures[0], NAMES, background_threshold=-1)
+    assert predictor(image_paths[0], NAMES).names == (*NAMES, "background")
+    plain = predictor(image_paths[0], NAMES, background_threshold=-1)
     assert plain.names == tuple(NAMES)
     assert plain.background_index is None
 
 
-def test_the_model_keeps_a_background_when_weights_change(predictor, pictures):
+def test_the_model_keeps_a_background_when_weights_change(predictor, image_paths):
     options = {"background_threshold": 0.9}
-    expected = predictor(pictures[0], NAMES, **options).similarity
+    expected = predictor(image_paths[0], NAMES, **options).similarity
     predictor.model.load_state_dict(predictor.model.state_dict())
-    scored = predictor.model.inference([predictor._model_input(read_image(str(pictures[0])))])
+    scored = predictor.model.inference([predictor._model_input(read_image(str(image_paths[0])))])
     assert scored[0]["sem_seg"].shape == expected.shape
     assert (scored[0]["sem_seg"][-1] == expected[-1]).all()
 
 
-def test_threads_get_what_one_alone_gets(predictor, pictures):
+def test_threads_get_what_one_alone_gets(predictor, image_paths):
     vocabularies = [NAMES, ["cat"], ["sea", "sand", "wall", "dog"], NAMES[::-1]]
     options = [{}, {"background_threshold": 0.1}]
-    work = [(p, v, o) for p in pictures for v in vocabularies for o in options] * 2
+    work = [(p, v, o) for p in image_paths for v in vocabularies for o in options] * 2
     expected = [predictor(p, v, **o).similarity for p, v, o in work]
     other = Predictor(predictor.model, 50, 60)  # shares the model
     start = threading.Barrier(8)
@@ -211,25 +211,25 @@ def test_threads_get_what_one_alone_gets(predictor, pictures):
             assert all(torch.equal(results[i], value) for i, value in enumerate(expected))
 
 
-def test_from_config_finds_our_configs_from_any_folder(tmp_path, monkeypatch, pictures):
+def test_from_config_finds_our_configs_from_any_folder(tmp_path, monkeypatch, image_paths):
     monkeypatch.chdir(tmp_path)
     overrides = ("MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64")
     predictor = Predictor.from_config("configs/demo/toy.yaml", overrides=overrides)
-    assert predictor(pictures[0], "toy_scenes_20").labels.shape == (30, 40)
+    assert predictor(image_paths[0], "toy_scenes_20").labels.shape == (30, 40)
     assert predictor.model.image_encoder.dense_path.__name__ == "naclip"
     with pytest.raises(FileNotFoundError, match=r"'configs/none.yaml'.*configs/demo/toy\.yaml"):
         Predictor.from_config("configs/none.yaml")
 
 
-def test_weights_replace_those_of_clip(config, predictor, pictures, tmp_path, caplog):
+def test_weights_replace_those_of_clip(config, predictor, image_paths, tmp_path, caplog):
     weights = tmp_path / "weights.pth"
     torch.save({"model": predictor.model.state_dict()}, weights)
     config.MODEL.CLIP.PRETRAINED = "openai"  # would have to be downloaded, or refused
     caplog.clear()
     loaded = Predictor.from_config(config, weights)
     assert "random weights" not in caplog.text
-    expected = predictor(pictures[0], NAMES).similarity
-    assert torch.equal(loaded(pictures[0], NAMES).similarity, expected)
+    expected = predictor(image_paths[0], NAMES).similarity
+    assert torch.equal(loaded(image_paths[0], NAMES).similarity, expected)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         Predictor.from_config(config, "nowhere.pth")
     assert config.MODEL.WEIGHTS == ""
@@ -246,31 +246,31 @@ def test_weights_replace_those_of_clip(config, predictor, pictures, tmp_path, ca
         (["word " * 90], "does not fit into CLIP's context"),
     ],
 )
-def test_bad_vocabularies_are_refused(predictor, pictures, vocabulary, problem):
+def test_bad_vocabularies_are_refused(predictor, image_paths, vocabulary, problem):
     with pytest.raises(ValueError, match=problem):
-        predictor(pictures[0], vocabulary)
-    assert predictor(pictures[0], NAMES).names == tuple(NAMES)
+        predictor(image_paths[0], vocabulary)
+    assert predictor(image_paths[0], NAMES).names == tuple(NAMES)
 
 
-def test_bad_names_files_are_refused(predictor, pictures, tmp_path):
+def test_bad_names_files_are_refused(predictor, image_paths, tmp_path):
     path = tmp_path / "names.txt"
     for content in (b"", b"\n \n", "schön".encode("latin-1")):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"names\.txt"):
-            predictor(pictures[0], path)
+            predictor(image_paths[0], path)
 
 
-def test_bad_options_are_refused(predictor, pictures, config):
+def test_bad_options_are_refused(predictor, image_paths, config):
     with pytest.raises(ValueError, match="background_threshold is 20"):
-        predictor(pictures[0], NAMES, background_threshold=20)
+        predictor(image_paths[0], NAMES, background_threshold=20)
     with pytest.raises(ValueError, match="background_threshold is 'high'"):
-        predictor(pictures[0], NAMES, background_threshold="high")
+        predictor(image_paths[0], NAMES, background_threshold="high")
     with pytest.raises(ValueError, match="nothing but the background"):
-        predictor(pictures[0], ["background"], background_threshold=0.5)
+        predictor(image_paths[0], ["background"], background_threshold=0.5)
     with pytest.raises(ValueError, match="list or tuple"):
-        predictor(pictures[0], NAMES, background_words="sky")
+        predictor(image_paths[0], NAMES, background_words="sky")
     with pytest.raises(ValueError, match="channel_order is 'rgb'"):
-        predictor(pictures[0], NAMES, channel_order="rgb")
+        predictor(image_paths[0], NAMES, channel_order="rgb")
     with pytest.raises(ValueError, match="too narrow"):
         predictor(np.zeros((1, 1000, 3), np.uint8), NAMES)
     with pytest.raises(ValueError, match="batch_size 0"):
@@ -283,9 +283,9 @@ def test_bad_options_are_refused(predictor, pictures, config):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_gpu_gives_what_the_cpu_gives(predictor, pictures):
+def test_a_gpu_gives_what_the_cpu_gives(predictor, image_paths):
     on_gpu = Predictor(copy.deepcopy(predictor.model).cuda(), 50, 60)
-    expected, actual = predictor(pictures[0], NAMES), on_gpu(pictures[0], NAMES)
+    expected, actual = predictor(image_paths[0], NAMES), on_gpu(image_paths[0], NAMES)
     assert not actual.labels.is_cuda
     assert not actual.similarity.is_cuda
     torch.testing.assert_close(actual.similarity, expected.similarity, atol=1e-3, rtol=1e-3)

@@ -6,16 +6,14 @@ import torch
 from PIL import Image
 
 from pixelclip.inference.result import Prediction
-from pixelclip.modeling.bilinear_patch import Region
-from pixelclip.modeling.inference_views import ScoredImage, View, find_best_classes
-from pixelclip.utils.visualization import class_colours
+from pixelclip.modeling.inference_views import Region, ScoredImage, find_best_classes
+from pixelclip.utils.visualization import class_colors
 
 
 def make_prediction(scores, background_index=None, size=None):
-    """A prediction of scores (C, h, w) for a grey image."""
+    """A prediction of scores (C, h, w) for a gray image."""
     size = size or tuple(scores.shape[1:])
-    view = View(torch.zeros(3, 0, 0), Region(0, 0, *size), False)
-    scored = ScoredImage([view], [scores], size)
+    scored = ScoredImage([Region(0, 0, *size)], [scores], size)
     labels, best = find_best_classes(*scored)
     names = tuple(f"class {number}" for number in range(len(scores)))
     image = np.full((*size, 3), 128, np.uint8)
@@ -63,14 +61,14 @@ def test_a_prediction_is_shown_in_one_line(prediction):
     assert "\n" not in repr(prediction)
 
 
-def test_the_overlay_has_the_classes_colours(prediction):
+def test_the_overlay_has_the_classes_colors(prediction):
     plain = np.asarray(prediction.draw(opacity=1, legend=False))
     labels = prediction.labels.numpy()
     is_inside = np.zeros_like(labels, bool)
     is_inside[:-1, :-1] = (labels[:-1, :-1] == labels[1:, :-1]) & (
         labels[:-1, :-1] == labels[:-1, 1:]
     )
-    assert np.array_equal(plain[is_inside], class_colours(5)[labels[is_inside]])
+    assert np.array_equal(plain[is_inside], class_colors(5)[labels[is_inside]])
     untouched = np.asarray(prediction.draw(opacity=0, legend=False))
     assert np.array_equal(untouched, prediction.image)
     with pytest.raises(ValueError, match=r"opacity is 1\.5"):
@@ -93,7 +91,7 @@ def test_background_stays_as_it_is(prediction):
     assert (drawn[~is_background] != 128).any(axis=1).mean() > 0.9
 
 
-def test_the_legend_leaves_the_picture_as_it_is_and_counts_small_classes(prediction):
+def test_the_legend_leaves_the_image_as_it_is_and_counts_small_classes(prediction):
     drawn = np.asarray(prediction.draw())
     assert drawn.shape[0] > 48
     assert drawn.shape[1] >= 64
@@ -101,7 +99,7 @@ def test_the_legend_leaves_the_picture_as_it_is_and_counts_small_classes(predict
     scores = torch.zeros(4, 30, 30)
     scores[1] = 0.5
     scores[2, 0, 0] = scores[3, 9, 9] = 1
-    texts = [entry.text for entry in make_prediction(scores)._legend(class_colours(4))]
+    texts = [entry.text for entry in make_prediction(scores)._legend()]
     assert texts == ["class 1 99.8%", "2 below 0.5%"]
 
 
@@ -115,7 +113,7 @@ def test_it_is_saved_in_the_format_of_the_suffix(prediction, tmp_path, suffix):
 
 def test_what_cannot_be_saved_leaves_nothing(prediction, tmp_path):
     for name in ("drawn", "drawn.txt", "drawn.psd"):
-        with pytest.raises(ValueError, match="no suffix of a picture"):
+        with pytest.raises(ValueError, match="no suffix of an image"):
             prediction.save(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         prediction.save(tmp_path / "none" / "drawn.png")
@@ -133,4 +131,4 @@ def test_labels_are_read_back_as_they_were(tmp_path, classes, mode):
         assert np.array_equal(np.asarray(saved), prediction.labels.numpy())
         if mode == "P":
             shown = np.asarray(saved.convert("RGB"))
-            assert np.array_equal(shown, class_colours(classes)[prediction.labels.numpy()])
+            assert np.array_equal(shown, class_colors(classes)[prediction.labels.numpy()])

@@ -1,4 +1,4 @@
-"""Videos are read and written frame by frame, and are whole or not there."""
+"""Videos are read and written frame by frame, and are complete or absent."""
 
 import os
 import resource
@@ -7,21 +7,21 @@ import cv2
 import numpy as np
 import pytest
 
-from pixelclip.data.image_reading import ImageReadError
+from pixelclip.data.images import ImageReadError
 from pixelclip.inference.video import VideoSource, write_video
 
-COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200)]
+COLORS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200)]
 
 
-def plain(colour, height=48, width=64):
-    return np.full((height, width, 3), colour, np.uint8)
+def plain(color, height=48, width=64):
+    return np.full((height, width, 3), color, np.uint8)
 
 
 @pytest.fixture
 def video(tmp_path):
     with write_video(tmp_path / "video.mp4", 5) as target:
-        for colour in COLOURS:
-            target.add(plain(colour))
+        for color in COLORS:
+            target.add(plain(color))
     return tmp_path / "video.mp4"
 
 
@@ -30,8 +30,8 @@ def test_frames_come_back_in_order_and_in_rgb(video):
         assert (source.rate, source.count) == (5, 5)
         frames = list(source)
     assert [round(frame.seconds, 6) for frame in frames] == [0, 0.2, 0.4, 0.6, 0.8]
-    for frame, colour in zip(frames, COLOURS, strict=True):
-        assert np.abs(frame.pixels.mean(axis=(0, 1)) - colour).max() < 25
+    for frame, color in zip(frames, COLORS, strict=True):
+        assert np.abs(frame.pixels.mean(axis=(0, 1)) - color).max() < 25
 
 
 def test_a_step_takes_the_first_of_each_so_many(video):
@@ -39,32 +39,32 @@ def test_a_step_takes_the_first_of_each_so_many(video):
         assert (source.rate, source.count) == (2.5, 3)
         frames = list(source)
     assert [frame.seconds for frame in frames] == [0, 0.4, 0.8]
-    for frame, colour in zip(frames, COLOURS[::2], strict=True):
-        assert np.abs(frame.pixels.mean(axis=(0, 1)) - colour).max() < 25
+    for frame, color in zip(frames, COLORS[::2], strict=True):
+        assert np.abs(frame.pixels.mean(axis=(0, 1)) - color).max() < 25
 
 
 def test_odd_sides_and_other_sizes_are_taken(tmp_path):
     with write_video(tmp_path / "odd.mp4", 10) as target:
-        target.add(plain(COLOURS[0], 47, 63))
-        target.add(plain(COLOURS[1], 20, 30))
+        target.add(plain(COLORS[0], 47, 63))
+        target.add(plain(COLORS[1], 20, 30))
     with VideoSource(tmp_path / "odd.mp4") as source:
         assert [frame.pixels.shape for frame in source] == [(48, 64, 3)] * 2
 
 
-def test_a_video_is_whole_or_not_there(tmp_path):
+def test_a_video_is_complete_or_absent(tmp_path):
     (tmp_path / "old.mp4").write_bytes(b"old")
     with pytest.raises(RuntimeError), write_video(tmp_path / "old.mp4", 5) as target:
-        target.add(plain(COLOURS[0]))
+        target.add(plain(COLORS[0]))
         raise RuntimeError
     with write_video(tmp_path / "old.mp4", 5):
         pass
     assert (tmp_path / "old.mp4").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["old.mp4"]
     with (
-        pytest.raises(OSError, match="cannot be written"),
+        pytest.raises(FileNotFoundError, match="none"),
         write_video(tmp_path / "none" / "x.mp4", 5) as target,
     ):
-        target.add(plain(COLOURS[0]))
+        target.add(plain(COLORS[0]))
 
 
 def test_a_video_that_the_disk_cuts_off_replaces_nothing(tmp_path):
@@ -84,7 +84,7 @@ def test_a_video_that_the_disk_cuts_off_replaces_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["old.mp4"]
 
 
-def test_what_is_no_video_is_refused(tmp_path):
+def test_what_is_not_a_video_is_refused(tmp_path):
     for content in (b"", b"text" * 100):
         (tmp_path / "bad.mp4").write_bytes(content)
         with pytest.raises(ImageReadError, match=r"bad\.mp4 cannot be opened"):
@@ -95,16 +95,16 @@ def test_what_is_no_video_is_refused(tmp_path):
         VideoSource(tmp_path / "bad.mp4", 0)
 
 
-def test_a_name_that_is_no_text_is_refused(tmp_path, video):
+def test_a_name_that_is_not_text_is_refused(tmp_path, video):
     name = os.fsdecode(b"\xff.mp4")
     video.rename(tmp_path / name)
-    with pytest.raises(ImageReadError, match="name that is no text"):
+    with pytest.raises(ImageReadError, match="name that is not text"):
         VideoSource(tmp_path / name)
-    with pytest.raises(OSError, match="name is no text"), write_video(tmp_path / name, 5):
+    with pytest.raises(OSError, match="name is not text"), write_video(tmp_path / name, 5):
         pass
 
 
-def test_a_source_without_a_rate_gets_a_usual_one(monkeypatch, video):
+def test_a_source_without_a_rate_gets_the_default(monkeypatch, video):
     real = cv2.VideoCapture
 
     class Silent:

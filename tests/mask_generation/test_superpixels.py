@@ -6,20 +6,20 @@ from pixelclip.mask_generation.superpixels import SuperpixelGenerator, merge_sup
 from .drawings import best_overlaps, draw_regions
 
 
-def find(picture):
-    return list(SuperpixelGenerator().generate(picture))
+def find(image):
+    return list(SuperpixelGenerator().generate(image))
 
 
 def draw_tiles(seed):
-    """(60, 80, 3): tiles of 10x10 pixels in colours more and less alike."""
-    colours = np.random.default_rng(seed).integers(60, 200, (6, 8, 3), dtype=np.uint8)
-    return colours.repeat(10, axis=0).repeat(10, axis=1)
+    """(60, 80, 3): tiles of 10x10 pixels in colors more and less alike."""
+    colors = np.random.default_rng(seed).integers(60, 200, (6, 8, 3), dtype=np.uint8)
+    return colors.repeat(10, axis=0).repeat(10, axis=1)
 
 
 @pytest.mark.parametrize("size", [(120, 160), (700, 900)])
-def test_the_regions_of_a_drawn_picture_are_found(size):
-    picture, true = draw_regions(*size)
-    masks = [found.mask for found in find(picture)]
+def test_the_regions_of_a_drawn_image_are_found(size):
+    image, true = draw_regions(*size)
+    masks = [found.mask for found in find(image)]
     assert all(mask.dtype == np.bool_ and mask.shape == size and mask.any() for mask in masks)
     assert best_overlaps(masks, true).min() > 0.9
     assert np.any(masks, axis=0).mean() > 0.99
@@ -45,14 +45,14 @@ def test_each_level_merges_regions_of_the_one_before():
         assert len(np.unique(pairs[0])) == pairs.shape[1], "a region lies in one region only"
 
 
-def test_the_same_picture_gets_the_same_masks():
-    picture, _ = draw_regions()
-    first, second = find(picture), find(picture)
+def test_the_same_image_gets_the_same_masks():
+    image, _ = draw_regions()
+    first, second = find(image), find(image)
     assert [one.mask.tobytes() for one in first] == [one.mask.tobytes() for one in second]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 600), (3, 2), (500, 1)])
-def test_the_smallest_pictures(size):
+def test_the_smallest_images(size):
     flat = find(np.full((*size, 3), 90, np.uint8))
     assert len(flat) == 1
     assert flat[0].mask.shape == size

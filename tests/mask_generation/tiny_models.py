@@ -71,11 +71,11 @@ def save_tiny_sam_2(folder: Path) -> str:
     return _save(transformers.Sam2Model(config), processor, folder, iou_bias=3.0)
 
 
-def _config(kind: type, **of_decoder: int) -> transformers.PretrainedConfig:
+def _config(kind: type, **decoder_settings: int) -> transformers.PretrainedConfig:
     return kind(
         vision_config=_VISION,
         prompt_encoder_config=_PROMPTS,
-        mask_decoder_config={**_DECODER, **of_decoder},
+        mask_decoder_config={**_DECODER, **decoder_settings},
     )
 
 

@@ -1,9 +1,7 @@
 """The page in a real browser, as a person uses it."""
 
-import ipaddress
 import json
 import shutil
-import socket
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -17,8 +15,8 @@ from PIL import Image
 from pixelclip.toy.scenes import CLASS_NAMES, make_scene
 from pixelclip.web.models import OURS, PageModels
 from pixelclip.web.page import serve
-from pixelclip.web.request import Limits, read_picture
-from pixelclip.web.segmentation import VOID_LABEL
+from pixelclip.web.request import Limits, read_image
+from pixelclip.web.viewer import VOID_LABEL
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
@@ -35,23 +33,6 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     "--window-size=1360,1000",
 )
-
-
-@pytest.fixture(scope="module")
-def asked_for() -> Iterator[list[str]]:
-    """Addresses beyond this machine that this process, the server, tried to reach."""
-    foreign: list[str] = []
-    connect = socket.socket.connect
-
-    def watch(self, address):
-        if isinstance(address, tuple) and not ipaddress.ip_address(address[0]).is_loopback:
-            foreign.append(str(address))
-            raise OSError("no network in this test")
-        return connect(self, address)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect", watch)
-        yield foreign
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +79,11 @@ class Visit:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def upload(self, path):
-        self.find("#picture input[type=file]").send_keys(str(path))
+        self.find("#image input[type=file]").send_keys(str(path))
 
     def upload_and_see(self, path):
         self.upload(path)
-        self.find("#picture .image-frame img, #picture img")
+        self.find("#image .image-frame img, #image img")
 
     def segment(self, words):
         field = self.find("#words textarea")
@@ -120,7 +101,7 @@ class Visit:
         return self.wait(lambda: self.overlay() if self.overlay() != before else None)
 
     def hover(self, x, y):
-        """What is said of a place of the first picture, in shares of its sides."""
+        """What is said of a place of the first image, in shares of its sides."""
         image = self.find("#viewer img.shown")
         size = image.size
         offset = (round((x - 0.5) * size["width"]), round((y - 0.5) * size["height"]))
@@ -156,7 +137,7 @@ WORDS = ("water", "brick", "stone", "car", "mushroom")
 
 @pytest.fixture(scope="module")
 def expected(toy_models, scene):
-    return toy_models.label(OURS, read_picture(str(scene), LIMITS), WORDS)
+    return toy_models.label(OURS, read_image(str(scene), LIMITS), WORDS)
 
 
 def test_upload_type_see_toggle_threshold_download(visit, scene, expected):
@@ -186,7 +167,7 @@ def test_upload_type_see_toggle_threshold_download(visit, scene, expected):
     assert overlay.width == 192 and overlay.height > 192
 
 
-def test_plain_clip_stands_beside_it_and_goes_again(visit, scene):
+def test_plain_clip_is_next_to_it_and_goes_again(visit, scene):
     visit.upload_and_see(scene)
     visit.segment(", ".join(WORDS))
     visit.overlay()
@@ -210,7 +191,7 @@ def test_an_example_is_segmented_by_a_click(visit):
 def test_problems_are_sentences_and_pass(visit, scene, tmp_path):
     visit.segment("sky")
     assert visit.problem() == (
-        "Choose a picture first: drop one into the field, or click an example."
+        "Choose an image first: drop one into the field, or click an example."
     )
     visit.upload_and_see(scene)
     visit.segment(", ".join(f"class {index}" for index in range(21)))
@@ -223,11 +204,11 @@ def test_problems_are_sentences_and_pass(visit, scene, tmp_path):
     }
 
 
-def test_a_wrong_file_under_a_pictures_name_is_a_sentence(visit, tmp_path):
-    (tmp_path / "wrong.png").write_text("no picture at all")
+def test_a_wrong_file_under_the_name_of_an_image_is_a_sentence(visit, tmp_path):
+    (tmp_path / "wrong.png").write_text("not an image")
     visit.upload_and_see(tmp_path / "wrong.png")
     visit.segment("sky")
-    assert visit.problem().startswith("This file is no picture; expected a JPEG, PNG")
+    assert visit.problem().startswith("This file is not an image; expected a JPEG, PNG")
 
 
 def test_too_many_pixels_are_a_sentence(visit, tmp_path):
@@ -235,7 +216,7 @@ def test_too_many_pixels_are_a_sentence(visit, tmp_path):
     visit.upload_and_see(tmp_path / "large.png")
     visit.segment("sky")
     assert visit.problem() == (
-        "The picture has 2000 x 1000 pixels, that is 2.0 megapixels; at most 1 are possible."
+        "The image has 2000 x 1000 pixels; at most 1 megapixels are possible."
     )
 
 
@@ -247,7 +228,7 @@ def test_what_is_refused_at_once_is_said_in_a_sentence(visit, tmp_path, name):
     expected = {"notes.txt": "file type", "heavy.png": "maximum allowed size"}[name]
     assert expected in said[0]
     visit.segment("sky")
-    assert visit.problem().startswith("Choose a picture first")
+    assert visit.problem().startswith("Choose an image first")
 
 
 def test_nothing_beyond_this_machine_was_asked_for(visit, address, asked_for):

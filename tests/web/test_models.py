@@ -12,13 +12,13 @@ from pixelclip.web.request import RequestError
 from tests.web.conftest import TOY_CONFIG
 
 NAMES = ("sky", "stone", "car, auto")
-PICTURE = make_scene(13, 0).pixels
+IMAGE = make_scene(13, 0).pixels
 
 
 def test_both_label_maps_are_the_predictors(toy_models):
     for model, overrides in ((OURS, ()), (PLAIN, ("MODEL.CLIP.DENSE_PATH", "plain"))):
-        expected = Predictor.from_config(TOY_CONFIG, overrides=overrides)(PICTURE, list(NAMES))
-        found = toy_models.label(model, PICTURE, NAMES)
+        expected = Predictor.from_config(TOY_CONFIG, overrides=overrides)(IMAGE, list(NAMES))
+        found = toy_models.label(model, IMAGE, NAMES)
         np.testing.assert_array_equal(found.labels, expected.labels)
         np.testing.assert_array_equal(found.similarity, expected.best_similarity)
         assert (found.labels.dtype, found.similarity.dtype) == (np.uint8, np.float32)
@@ -26,53 +26,53 @@ def test_both_label_maps_are_the_predictors(toy_models):
 
 def test_a_background_of_the_config_is_left_to_the_page(toy_models):
     models = PageModels(TOY_CONFIG, seconds=600.0, overrides=("TEST.BACKGROUND_THRESHOLD", "0.9"))
-    found = models.label(OURS, PICTURE, NAMES)
-    np.testing.assert_array_equal(found.labels, toy_models.label(OURS, PICTURE, NAMES).labels)
+    found = models.label(OURS, IMAGE, NAMES)
+    np.testing.assert_array_equal(found.labels, toy_models.label(OURS, IMAGE, NAMES).labels)
 
 
 def test_what_takes_too_long_is_given_up(monkeypatch):
     models = PageModels(TOY_CONFIG, seconds=0.1)
-    go_on = threading.Event()
-    monkeypatch.setattr(models, "_predictor", lambda *_, **__: go_on.wait())
+    resume = threading.Event()
+    monkeypatch.setattr(models, "_predictor", lambda *_, **__: resume.wait())
     try:
         with pytest.raises(RequestError, match=r"longer than 0\.1 seconds and was given up"):
-            models.label(OURS, PICTURE, NAMES)
+            models.label(OURS, IMAGE, NAMES)
     finally:
-        go_on.set()
+        resume.set()
 
 
 def test_what_was_given_up_does_not_wait_in_the_way(monkeypatch):
     models = PageModels(TOY_CONFIG, seconds=0.2)
-    predict, go_on, started = models._predictor, threading.Event(), []
+    predict, resume, started = models._predictor, threading.Event(), []
 
     def wait(*_, **__):
         started.append(1)
-        go_on.wait()
+        resume.wait()
         raise ValueError("too late")
 
     monkeypatch.setattr(models, "_predictor", wait)
     for _ in range(5):
         with pytest.raises(RequestError, match="was given up"):
-            models.label(OURS, PICTURE, NAMES)
-    go_on.set()
+            models.label(OURS, IMAGE, NAMES)
+    resume.set()
     monkeypatch.setattr(models, "_predictor", predict)
     models.seconds = 600.0
-    assert models.label(OURS, PICTURE, NAMES).labels.shape == PICTURE.shape[:2]
+    assert models.label(OURS, IMAGE, NAMES).labels.shape == IMAGE.shape[:2]
     assert len(started) == 1
 
 
 def test_a_closed_page_does_not_wait_for_its_work(monkeypatch):
     models = PageModels(TOY_CONFIG, seconds=600.0)
-    go_on, started, results = threading.Event(), threading.Event(), []
+    resume, started, results = threading.Event(), threading.Event(), []
 
     def wait(*_, **__):
         started.set()
-        go_on.wait()
+        resume.wait()
         raise ValueError("too late")
 
     def ask():
         try:
-            models.label(OURS, PICTURE, NAMES)
+            models.label(OURS, IMAGE, NAMES)
         except RequestError as error:
             results.append(str(error))
 
@@ -86,23 +86,23 @@ def test_a_closed_page_does_not_wait_for_its_work(monkeypatch):
     models.close()  # would hang here if it waited
     visitors[1].join(timeout=600)
     assert results == ["The page is closing: ask again when it is back."]
-    go_on.set()
+    resume.set()
     visitors[0].join(timeout=600)
     assert results[1:] == ["too late"]
     with pytest.raises(RequestError, match="The page is closing"):
-        models.label(OURS, PICTURE, NAMES)
+        models.label(OURS, IMAGE, NAMES)
 
 
 def test_words_that_do_not_fit_are_a_sentence(toy_models):
     with pytest.raises(RequestError, match="does not fit into CLIP's context"):
-        toy_models.label(OURS, PICTURE, ["q" * 80])
+        toy_models.label(OURS, IMAGE, ["q" * 80])
 
 
 def test_without_weights_of_clip_there_is_nothing_to_compare_with(tiny_vit_json, toy_models):
     assert toy_models.has_plain
     overrides = ("MODEL.CLIP.ARCH", tiny_vit_json, "MODEL.CLIP.PRETRAINED", "")
     overrides += ("MODEL.CLIP.RESOLUTION", "(64, 64)", "MODEL.CLIP.DENSE_PATH", "pixelclip")
-    assert not PageModels(TOY_CONFIG, overrides=overrides).has_plain
+    assert not PageModels(TOY_CONFIG, seconds=600.0, overrides=overrides).has_plain
 
 
 def test_plain_weights_that_cannot_be_loaded_are_a_sentence(monkeypatch):
@@ -113,4 +113,4 @@ def test_plain_weights_that_cannot_be_loaded_are_a_sentence(monkeypatch):
 
     monkeypatch.setattr(models_module.Predictor, "from_config", refuse)
     with pytest.raises(RequestError, match="Plain CLIP cannot be loaded: no network"):
-        models.label(PLAIN, PICTURE, NAMES)
+        models.label(PLAIN, IMAGE, NAMES)

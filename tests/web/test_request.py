@@ -1,10 +1,11 @@
 import io
+import os
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from pixelclip.web.request import Limits, RequestError, parse_words, read_picture
+from pixelclip.web.request import Limits, RequestError, find_upload, parse_words, read_image
 
 LIMITS = Limits(upload_megabytes=0.2, megapixels=0.05, working_side=100, words=3, word_length=20)
 
@@ -38,19 +39,19 @@ def test_words_beyond_the_limits_are_refused(text, message):
         parse_words(text, LIMITS)
 
 
-def test_a_picture_is_upright_and_of_the_working_size(tmp_path):
-    picture = Image.new("RGB", (200, 100), "red")
+def test_an_image_is_upright_and_of_the_working_size(tmp_path):
+    image = Image.new("RGB", (200, 100), "red")
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6  # to be turned by a quarter
-    picture.save(tmp_path / "turned.jpg", exif=exif)
-    pixels = read_picture(str(tmp_path / "turned.jpg"), LIMITS)
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    pixels = read_image(str(tmp_path / "turned.jpg"), LIMITS)
     assert pixels.shape == (100, 50, 3)
     assert pixels.dtype == np.uint8
 
 
-def test_a_small_picture_keeps_its_size(tmp_path):
+def test_a_small_image_keeps_its_size(tmp_path):
     Image.new("L", (7, 1), 200).save(tmp_path / "small.png")
-    assert (read_picture(str(tmp_path / "small.png"), LIMITS) == np.full((1, 7, 3), 200)).all()
+    assert (read_image(str(tmp_path / "small.png"), LIMITS) == np.full((1, 7, 3), 200)).all()
 
 
 def write(path, content):
@@ -67,25 +68,25 @@ def encode(image, kind):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no picture; expected a JPEG"),
-        (b"not a picture", "no picture; expected a JPEG"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no picture"),
+        (b"", "not an image; expected a JPEG"),
+        (b"text", "not an image; expected a JPEG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
         (encode(Image.effect_noise((90, 90), 50), "png")[:3000], "cannot be read: is its file"),
         (encode(Image.new("RGB", (9, 9)), "gif"), "cannot be read: is its file whole, and a JPEG"),
         (b"\xff" * 300_000, r"The file has 0\.3 MB; at most 0\.2"),
-        (encode(Image.new("1", (600, 100)), "png"), r"600 x 100 pixels, that is 0\.1 megapixels"),
+        (encode(Image.new("1", (600, 100)), "png"), r"600 x 100 pixels; at most 0\.05 megapixels"),
         (encode(Image.new("1", (20_000, 10_000)), "png"), "too large; at most 0.05 megapixels"),
     ],
     ids=["empty", "text", "svg", "truncated", "gif", "heavy", "large", "bomb"],
 )
-def test_a_file_that_is_no_usable_picture_is_refused(tmp_path, content, message):
+def test_a_file_that_is_not_a_usable_image_is_refused(tmp_path, content, message):
     with pytest.raises(RequestError, match=message):
-        read_picture(write(tmp_path / "picture.png", content), LIMITS)
+        read_image(write(tmp_path / "image.png", content), LIMITS)
 
 
-def test_a_picture_is_asked_for():
-    with pytest.raises(RequestError, match="Choose a picture first"):
-        read_picture(None, LIMITS)
+def test_an_image_is_asked_for():
+    with pytest.raises(RequestError, match="Choose an image first"):
+        read_image(None, LIMITS)
 
 
 @pytest.mark.parametrize("name", list(vars(Limits())))
@@ -101,6 +102,40 @@ def test_more_words_than_labels_can_hold_are_refused():
         Limits(words=256)
 
 
-def test_a_picture_that_has_gone_is_asked_for_again(tmp_path):
+def test_an_image_that_has_gone_is_asked_for_again(tmp_path):
     with pytest.raises(RequestError, match="no longer there: choose it again"):
-        read_picture(str(tmp_path / "gone.png"), LIMITS)
+        read_image(str(tmp_path / "gone.png"), LIMITS)
+
+
+@pytest.fixture
+def uploads(tmp_path):
+    folder = tmp_path / "uploads"
+    (folder / "a").mkdir(parents=True)
+    for path in (folder / "a" / "own.png", tmp_path / "secret.png"):
+        Image.new("RGB", (8, 8), "red").save(path)
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    (folder / "inner.png").symlink_to(folder / "a" / "own.png")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+def test_an_upload_is_found(uploads):
+    own = os.path.realpath(uploads / "a" / "own.png")
+    assert find_upload(own, str(uploads)) == own
+    assert find_upload(str(uploads / "inner.png"), str(uploads)) == own
+    gone = os.path.realpath(uploads / "gone.png")  # read_image asks for it again
+    assert find_upload(gone, str(uploads)) == gone
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../secret.png", "a/../../gone.png", "link.png", "pipe", "", "a", "own\0.png", "a/" * 3000],
+)
+def test_all_else_is_refused(uploads, path):
+    with pytest.raises(RequestError, match="was not uploaded to this page"):
+        find_upload(os.path.join(uploads, path), str(uploads))
+
+
+def test_a_folder_with_the_same_beginning_is_another(uploads, tmp_path):
+    with pytest.raises(RequestError, match="was not uploaded"):
+        find_upload(str(tmp_path / "uploads2.png"), str(uploads))

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pixelclip import PixelCLIP
-from pixelclip.export.prompts import export_prompts
+from pixelclip.export.textual_inversion import export_prompts
 from pixelclip.modeling.clip_loader import load_clip_config
 
 
@@ -105,7 +105,7 @@ def test_another_text_encoder_is_refused_and_nothing_written(
     with pytest.raises(ValueError, match=r"\(49408, 32\), and there \(49408, 768\)"):
         export_prompts(tiny_config, weights, output, [0], diffusion_folder)
     save_file({"shared.weight": torch.zeros(3)}, path)
-    with pytest.raises(ValueError, match="is not CLIP's"):
+    with pytest.raises(ValueError, match="is not CLIP.s: it has no embeddings"):
         export_prompts(tiny_config, weights, output, [0], diffusion_folder)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="has none of model.safetensors"):
@@ -144,7 +144,7 @@ def test_prompts_that_there_are_none_of_are_refused(tiny_config, weights, number
 
 def test_checkpoints_without_prompts_are_refused(tiny_config, tmp_path):
     torch.save({"model": {"class_prompts.vectors": torch.zeros(3, 4)}}, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match="holds no learnt class prompts"):
+    with pytest.raises(ValueError, match="holds no learned class prompts"):
         export_prompts(tiny_config, tmp_path / "model.pth", tmp_path / "words")
 
 
@@ -236,5 +236,5 @@ def test_diffusers_reads_the_words_as_the_model_means_them(
             hidden = pipeline.text_encoder(ids).last_hidden_state[0, -1]
             ours = hidden @ tiny_model.text_encoder.text_projection
         torch.testing.assert_close(ours, cluster.detach(), atol=1e-5, rtol=1e-4)
-    picture = pipeline(entry["sentence"], num_inference_steps=2, height=16, width=16).images[0]
-    assert picture.size == (16, 16)
+    image = pipeline(entry["sentence"], num_inference_steps=2, height=16, width=16).images[0]
+    assert image.size == (16, 16)

@@ -1,16 +1,16 @@
 import numpy as np
 from PIL import Image
 
-from pixelclip.analysis.generated_images import write_photographs
-from pixelclip.data.mask_annotations import parse_mask_rles
+from pixelclip.analysis.speed_workloads import write_images
 from pixelclip.data.rle import sample_masks
 from pixelclip.data.sa1b import load_sa1b
+from pixelclip.data.sa1b_files import parse_mask_rles
 
 SIZE = (120, 180)
 
 
-def test_they_can_be_trained_on(tmp_path):
-    write_photographs(tmp_path, 2, SIZE, masks=40)
+def test_generated_images_can_be_trained_on(tmp_path):
+    write_images(tmp_path, 2, SIZE, masks=40)
     records = load_sa1b(tmp_path)
     assert len(records) == 2
     for record in records:
@@ -27,9 +27,9 @@ def test_they_can_be_trained_on(tmp_path):
         assert areas.max() < 0.7
 
 
-def test_they_are_the_same_every_time(tmp_path):
+def test_generated_images_are_the_same_every_time(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        write_photographs(tmp_path / name, 1, SIZE, masks=3)
+        write_images(tmp_path / name, 1, SIZE, masks=3)
     for name in ("sa_0.jpg", "sa_0.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

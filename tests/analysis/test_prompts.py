@@ -1,16 +1,25 @@
+import sys
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from pixelclip.analysis.prompt_names import count_masks_of_prompts, find_nearest_names
+from pixelclip.analysis.prompts import (
+    count_masks_of_prompts,
+    embed_in_plane,
+    find_nearest_names,
+)
 from tests.conftest import make_batch
+
+from ..conftest import RecordingAssignment
 
 NAMES = ["sky", "sea", "sofa, couch", "ship"]
 
 
 def classifier(model, templates="single"):
     model.set_vocabulary(NAMES, templates)
-    return model.text_classifier
+    return model.text_classifier.features
 
 
 def test_names_are_sorted_by_their_cosine(tiny_model):
@@ -49,7 +58,7 @@ def test_the_models_vocabulary_stays(tiny_model):
     before = classifier(tiny_model).clone()
     find_nearest_names(tiny_model, ["tree", "car"])
     assert tiny_model.class_names == tuple(NAMES)
-    assert torch.equal(tiny_model.text_classifier, before)
+    assert torch.equal(tiny_model.text_classifier.features, before)
 
 
 def test_unknown_templates_are_refused(tiny_model):
@@ -64,12 +73,44 @@ def test_masks_are_counted_as_training_clusters_them(tiny_model):
     counted = count_masks_of_prompts(tiny_model, batches)
     for name, value in tiny_model.state_dict().items():
         assert torch.equal(value, weights[name]), "nothing is trained"
+    assignment = RecordingAssignment(tiny_model)
     for batch in batches:
         tiny_model.train().losses(batch)
-        expected += tiny_model.cluster_usage
+        expected += torch.bincount(assignment.recorded[-1], minlength=8)
     assert torch.equal(counted, expected)
     assert counted.sum() == 3 * 2 * 4
 
 
 def test_no_batch_gives_no_mask(tiny_model):
     assert count_masks_of_prompts(tiny_model, []).tolist() == [0] * 8
+
+
+def groups(count, seed):
+    """Vectors about four directions, in turn, with an offset of their own."""
+    generator = np.random.default_rng(seed)
+    centers = 10 * np.eye(4, 8)[np.arange(count) % 4]
+    return centers + generator.normal(size=(count, 8)) + 5 * generator.normal(size=8)
+
+
+def test_what_points_the_same_way_is_near_and_seeds_repeat():
+    pytest.importorskip("sklearn")
+    prompts, names = embed_in_plane(groups(24, 0), groups(12, 1))
+    assert (prompts.shape, names.shape) == ((24, 2), (12, 2))
+    distances = np.linalg.norm(prompts[:, None] - names[None], axis=2)
+    assert (distances.argmin(axis=1) % 4 == np.arange(24) % 4).mean() > 0.8
+    again, _ = embed_in_plane(groups(24, 0), groups(12, 1))
+    np.testing.assert_array_equal(prompts, again)
+
+
+def test_few_points_do():
+    pytest.importorskip("sklearn")
+    prompts, names = embed_in_plane(np.eye(2, 5), np.eye(1, 5))
+    assert np.isfinite(prompts).all() and np.isfinite(names).all()
+    with pytest.raises(ValueError, match="2 prompts and names"):
+        embed_in_plane(np.eye(1, 5), np.eye(1, 5))
+
+
+def test_without_scikit_learn_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r'pip install "pixelclip\[visualization\]"'):
+        embed_in_plane(np.eye(4), np.eye(4))

@@ -2,52 +2,65 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelclip.analysis.cluster_images import (
-    NamedClusters,
+from pixelclip.analysis.figures import (
     draw_cluster_usage,
     draw_named_clusters,
     draw_prompt_map,
+    name_regions,
 )
 from pixelclip.utils.visualization import save_figure
 
+NAMES = ["sky", "sea", "ship"]
+
 
 @pytest.fixture
-def named():
+def clusters():
     """Cluster 0 everywhere but for a block of cluster 2, a smaller one of it, and a speck of 1."""
     clusters = np.zeros((40, 60), np.int64)
     clusters[10:30, 10:50] = 2
     clusters[35:39, 50:58] = 2
     clusters[0, 0] = 1
-    return NamedClusters(clusters, ["sky", "sea", "ship"])
+    return clusters
 
 
-def test_each_large_region_is_named_where_it_is(named):
-    found = {name: (row, column) for name, row, column in named.regions()}
+def test_each_large_region_is_named_where_it_is(clusters):
+    found = {name: (row, column) for name, row, column in name_regions(clusters, NAMES)}
     assert set(found) == {"sky", "ship"}
     row, column = found["ship"]
     assert 18 <= row <= 21 and 18 <= column <= 41, "in the middle of the larger block"
-    assert named.clusters[found["sky"]] == 0
+    assert clusters[found["sky"]] == 0
 
 
-def test_clusters_have_their_own_colours_over_the_picture(named):
-    picture = np.full((40, 60, 3), 255, np.uint8)
-    painted = named.paint(picture)
-    colours = {tuple(painted[place]) for place in ((5, 30), (20, 30))}
-    assert len(colours) == 2
+def test_clusters_have_their_own_colors_over_the_image(clusters):
+    image = np.full((40, 60, 3), 255, np.uint8)
+    figure = draw_named_clusters([image], [[clusters]], [NAMES], ["k = 3"])
+    shown, painted = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
+    colors = {tuple(painted[place]) for place in ((5, 30), (20, 30))}
+    assert len(colors) == 2
     assert (painted[20, 30] == painted[37, 55]).all()
-    assert (picture == 255).all()
+    assert (shown == image).all()
 
 
-def test_pictures_stand_beside_the_maps_of_each_model(named, tmp_path):
-    picture = np.zeros((40, 60, 3), np.uint8)
+def test_images_stand_next_to_the_maps_of_each_model(clusters, tmp_path):
+    images = [np.zeros((40, 60, 3), np.uint8)] * 2
+    other = ["tree", "grass", "hut"]
     figure = draw_named_clusters(
-        [picture] * 2, [[named, named]] * 2, ["k = 3", "again"], "of a test"
+        images, [[clusters] * 2] * 2, [NAMES, other], ["k = 3", "again"], "of a test"
     )
-    assert [axes.get_title() for axes in figure.axes] == ["picture", "k = 3", "again", "", "", ""]
+    assert [axes.get_title() for axes in figure.axes] == ["image", "k = 3", "again", "", "", ""]
     texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
-    assert texts == [[], ["sky", "ship"], ["sky", "ship"]] * 2
+    assert texts == [[], ["sky", "ship"], ["tree", "hut"]] * 2
     save_figure(figure, tmp_path / "x.png")
     assert Image.open(tmp_path / "x.png").width == 780
+
+
+@pytest.mark.parametrize(("column", "side"), [(0, "left"), (25, "center"), (50, "right")])
+def test_names_stay_inside_the_image(column, side):
+    clusters = np.zeros((40, 60), np.int64)
+    clusters[:, column : column + 10] = 1
+    figure = draw_named_clusters([np.zeros((40, 60, 3), np.uint8)], [[clusters]], [NAMES], ["k"])
+    (text,) = (text for text in figure.axes[1].texts if text.get_text() == "sea")
+    assert text.get_ha() == side
 
 
 def test_prompts_and_names_share_a_plane():
@@ -75,7 +88,7 @@ def test_of_very_many_clusters_the_rest_is_summed():
 
 
 @pytest.mark.parametrize("prompt", [(0.1, 0.1), (-0.1, 0.1), (0.1, -0.1), (-0.1, -0.1)])
-def test_words_do_not_cover_the_prompt_beside_them(prompt):
+def test_words_do_not_cover_the_prompt_next_to_them(prompt):
     prompts = np.array([prompt, (9.0, 9.0)])
     (axes,) = draw_prompt_map(prompts, np.zeros((1, 2)), ["sea"]).axes
     word = axes.texts[-1]

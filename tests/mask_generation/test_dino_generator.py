@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+import timm
+import torch
+
+from pixelclip.mask_generation.dino_generator import DINO
+
+from .drawings import draw_regions
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "dino.pth"
+    torch.save(timm.create_model("test_vit").state_dict(), path)
+    return str(path)
+
+
+def find(image, weights, num_clusters=16):
+    generator = DINO("test_vit", weights, num_clusters)
+    generator.load(CPU)
+    return list(generator.generate(image))
+
+
+@pytest.mark.parametrize("size", [(120, 160), (900, 700)])
+def test_each_pixel_is_in_one_cluster(weights, size):
+    found = find(draw_regions(*size)[0], weights, 5)
+    assert len(found) == 5
+    assert np.array_equal(np.sum([one.mask for one in found], axis=0), np.ones(size))
+
+
+def test_the_same_image_gets_the_same_masks(weights):
+    first, second = (find(draw_regions()[0], weights) for _ in range(2))
+    assert [one.mask.tobytes() for one in first] == [one.mask.tobytes() for one in second]
+
+
+def test_fewer_patches_than_clusters_give_fewer_masks(weights):
+    found = find(np.full((20, 30, 3), 90, np.uint8), weights)
+    assert 1 <= len(found) <= 2
+    assert all(one.mask.any() for one in found)
