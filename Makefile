@@ -20,7 +20,7 @@ $(INSTALLED): setup.py constraints.txt tools/install_detectron2.py
 	$(VENV)/bin/python tools/install_detectron2.py
 	touch $@
 
-# Broken off, it goes on from where it was. Options: make demo DEMO_OPTIONS="--fresh"
+# After an interruption the same command resumes. Options: make demo DEMO_OPTIONS="--fresh"
 demo: install
 	$(VENV)/bin/python tools/demo.py $(DEMO_OPTIONS)
 
@@ -41,9 +41,11 @@ test-all: install
 mutants: install
 	$(VENV)/bin/python -m tests.mutations.run $(MUTANTS_OPTIONS)
 
-# The docstrings as web pages: output/docs/index.html
+# The docstrings as web pages. What a package imports at use (PixelCLIP, Predictor) is on its own
+# module's page, of which pdoc warns.
+MODULES = $(subst /,.,$(patsubst %/__init__,%,$(basename $(shell find pixelclip -name "*.py"))))
 docs: install
-	$(VENV)/bin/python tools/render_docs.py
+	$(VENV)/bin/python -W ignore -m pdoc --docformat google --output-directory output/docs $(MODULES)
 
 # Options: make docs-check DOCS_OPTIONS=README.md
 docs-check: install

@@ -17,6 +17,8 @@ PIXELCLIP_REQUIRES = [
     "Pillow>=9.5",
     "fvcore>=0.1.5.post20221221",
     "iopath>=0.1.9",
+    "jinja2>=3.1",
+    "markdown>=3.4",
     "pycocotools>=2.0.7",
     "PyYAML>=6.0",
     "tqdm>=4.60",
@@ -29,7 +31,7 @@ DETECTRON2_REQUIRES = [
     "hydra-core>=1.1",
     "matplotlib>=3.7",
     "omegaconf>=2.1",
-    "opencv-python-headless>=4.8",  # the colour augmentation of SSD, in Detectron2's PointRend
+    "opencv-python-headless>=4.8",  # the color augmentation of SSD, in Detectron2's PointRend
     "setuptools>=70.1,<81",  # detectron2.model_zoo imports pkg_resources, which later ones lack
     "tabulate>=0.8",
     "tensorboard>=2.12",
@@ -58,8 +60,8 @@ DEVELOPMENT_REQUIRES = [
     "selenium>=4.20",  # the tests of the web page; Chromium comes from the system
 ]
 
-# The wheel holds the folders of the repository that are no package, so that it works anywhere; each
-# script is a console command: tools/check_datasets.py is pixelclip-check-datasets.
+# The wheel holds the folders of the repository that are not packages, so that it works anywhere;
+# each script is a console command: tools/check_datasets.py is pixelclip-check-datasets.
 MAPPED_FOLDERS = {
     "pixelclip.configs": "configs",
     "pixelclip_tools": "tools",
@@ -87,7 +89,7 @@ setup(
     packages=PACKAGES if IS_EDITABLE else [*PACKAGES, *MAPPED_FOLDERS],
     package_dir={"": "."} if IS_EDITABLE else MAPPED_FOLDERS,
     package_data={
-        "pixelclip": ["**/*.json", "**/*.txt.gz", "**/*.safetensors"],
+        "pixelclip": ["**/*.json", "**/*.txt.gz", "**/*.safetensors", "**/*.jinja"],
         "pixelclip.configs": ["**/*.yaml"],
     },
     entry_points={"console_scripts": COMMANDS},

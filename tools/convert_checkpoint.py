@@ -5,19 +5,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pixelclip.checkpoint.conversion import LAYOUTS, convert_checkpoint
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 1 where the checkpoint cannot be converted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", help="a checkpoint, ours or a published one")
     parser.add_argument("target", help="the file to write")
+    layouts = ("ours", "published", "inference")
     parser.add_argument(
-        "--to", choices=LAYOUTS, required=True, help="inference: no teacher, no mask decoder"
+        "--to", choices=layouts, required=True, help="inference: no teacher, no mask decoder"
     )
     parser.add_argument("--half", action="store_true", help="16-bit weights: half the size")
     options = parser.parse_args(arguments)
+
+    from pixelclip.checkpoint.conversion import convert_checkpoint
+
     try:
         done = convert_checkpoint(options.source, options.target, options.to, options.half)
     except (OSError, ValueError) as error:

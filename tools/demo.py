@@ -1,13 +1,11 @@
 #!/usr/bin/env python
-"""Show in a few minutes, in a small drawn world, what PixelCLIP does; write a report of it."""
+"""Show in a few minutes, on the toy benchmark, what PixelCLIP does; write a report of it."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from pixelclip.toy.demo import run_demo
-from pixelclip.toy.demo_report import next_commands
 
 CONFIG = "configs/demo/toy.yaml"
 
@@ -17,22 +15,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", default=CONFIG, help="of the training (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("output/demo"), help="(%(default)s)")
-    parser.add_argument("--fresh", action="store_true", help="begin anew, not where it stopped")
+    parser.add_argument("--fresh", action="store_true", help="start again instead of resuming")
     parser.add_argument("opts", nargs="*", help="config keys and values, as SOLVER.MAX_ITER 20")
     options = parser.parse_args(arguments)
+
+    from pixelclip.toy.demo import run_demo
+    from pixelclip.toy.report import next_commands
+
+    if not os.environ.get("DETECTRON2_DATASETS"):
+        os.environ["DETECTRON2_DATASETS"] = str(options.output / "datasets")
     try:
-        report, was_there = run_demo(
-            options.config_file, options.output, options.opts, options.fresh
-        )
+        report, existed = run_demo(options.config_file, options.output, options.opts, options.fresh)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+        print("\nInterrupted; the same command resumes.", file=sys.stderr)
         return 130
-    if was_there:
-        print("The demo was finished before; --fresh does all of it again.")
-    print(f"The report is {report} (as text: {report.with_suffix('.md').name}). To go on:")
+    if existed:
+        print("The demo was finished before; --fresh runs it again.")
+    print(f"The report is {report} (as text: {report.with_suffix('.md').name}). Next steps:")
     print("\n".join(f"  {command}" for command in next_commands(options.output)))
     return 0
 

@@ -6,13 +6,9 @@ features when it runs), `text` the text features of words.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-
-from pixelclip.data.vocabularies import read_vocabulary
-from pixelclip.engine.setup import load_config
-from pixelclip.export import ExportError, ExportReport, export_model, save_text_features
-from pixelclip.inference.predictor import Predictor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,13 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         _export(options)
-    except (OSError, ValueError, ImportError, RuntimeError, ExportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def _export(options: argparse.Namespace) -> None:
+    from pixelclip.data.vocabularies import read_vocabulary
+    from pixelclip.engine.setup import load_config
+    from pixelclip.export import export_model, save_text_features
+    from pixelclip.inference.predictor import Predictor
+
     given = options.words or options.vocabulary
     names = read_vocabulary(given) if given else ()
     cfg = load_config(options.config_file, options.opts)
@@ -45,14 +46,11 @@ def _export(options: argparse.Namespace) -> None:
         print(f"Wrote {options.output}: text features of {len(names)} classes")
         return
     test_sizes = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    _print_report(export_model(model, options.kind, options.output, names, test_sizes))
-
-
-def _print_report(report: ExportReport) -> None:
-    for check in report.checks:
-        shape = "x".join(map(str, check.shape))
-        print(f"images {shape}: largest difference from PyTorch {check.difference:.1e}")
-    print(f"Wrote {report.path} ({report.num_bytes / 1e6:.1f} MB)")
+    differences = export_model(model, options.kind, options.output, names, test_sizes)
+    for shape, difference in differences.items():
+        size = "x".join(map(str, shape))
+        print(f"images {size}: largest difference from PyTorch {difference:.1e}")
+    print(f"Wrote {options.output} ({os.path.getsize(options.output) / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,9 @@
 #!/usr/bin/env python
-"""Write learnt class prompts as files of textual inversion, which diffusers loads."""
+"""Write learned class prompts as files of textual inversion, which diffusers loads."""
 
 import argparse
 import sys
 from pathlib import Path
-
-from pixelclip.engine.setup import load_config
-from pixelclip.export.prompts import export_prompts
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,6 +25,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Read the command line and write."""
     arguments = parse_arguments()
+
+    from pixelclip.engine.setup import load_config
+    from pixelclip.export.textual_inversion import export_prompts
+
     try:
         paths = export_prompts(
             load_config(arguments.config_file, arguments.overrides),

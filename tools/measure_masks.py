@@ -6,19 +6,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelclip.mask_generation.command_line import add_generator_arguments, read_generator_choice
-from pixelclip.mask_generation.overlap import measure_overlap
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 where there is something to compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reference", type=Path, required=True, help="tars, or images with JSON")
-    add_generator_arguments(parser)
+    parser.add_argument(
+        "--generator", default="superpixels", help="this one or sam, sam_hq, sam2, dino, dinov2"
+    )
+    parser.add_argument("--model", default="", help="of Hugging Face's hub, a folder, or timm's")
+    parser.add_argument("--weights", default="", help="a file with the weights of DINO or DINOv2")
+    parser.add_argument("--clusters", type=int, default=16, help="regions of DINO and DINOv2")
+    parser.add_argument("--num-workers", type=int, help="processes; default: GPUs or cores")
     options = parser.parse_args(arguments)
+    from pixelclip.mask_generation.overlap import measure_overlap
+    from pixelclip.modeling.inference_masks import build_mask_generator
+
+    settings = options.model, options.weights, options.clusters
     try:
-        choice = read_generator_choice(options)
-        print(measure_overlap(options.reference, choice, options.num_workers))
+        generator = build_mask_generator(options.generator, *settings)
+        print(measure_overlap(options.reference, generator, options.num_workers))
     except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -5,13 +5,14 @@ import argparse
 import os
 import sys
 
-from pixelclip.utils.visualization import draw_training_curve, read_iteration_log, save_figure
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output_dir", help="the OUTPUT_DIR of a training")
     folder = parser.parse_args().output_dir
+
+    from pixelclip.utils.visualization import draw_training_curve, read_iteration_log, save_figure
+
     try:
         entries = read_iteration_log(os.path.join(folder, "iterations.jsonl"))
     except (OSError, ValueError) as error:

@@ -1,21 +1,14 @@
 #!/usr/bin/env python
 """Label images, folders, videos or a camera in any words; write overlays, label maps and JSON.
 
-Broken off, the same command goes on. Files that cannot be read are skipped and named at the end;
-the exit code is then 1.
+After an interruption, the same command resumes. Files that cannot be read are skipped and named at
+the end; the exit code is then 1.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from pixelclip.inference.files import (
-    PredictionReport,
-    PredictionSettings,
-    predict_camera,
-    predict_files,
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +17,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.inputs and options.camera is None:
         parser.error("name images, videos, folders or globs, or a --camera")
+    try:
+        return _predict(options)
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command resumes from here.", file=sys.stderr)
+        return 130
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from pixelclip.inference.files import (
+        PredictionReport,
+        PredictionSettings,
+        predict_camera,
+        predict_files,
+    )
+
     settings = PredictionSettings(
         vocabulary=options.words or options.vocabulary,
         output=options.output,
@@ -34,27 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         background_words=options.background_words,
         frame_step=options.frame_step,
     )
-    try:
-        report = PredictionReport()
-        if options.inputs:
-            report = predict_files(options.inputs, settings)
-        if options.camera is not None:
-            report.written += predict_camera(options.camera, settings, options.seconds).written
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return _tell(report, options.output)
-
-
-def _tell(report: PredictionReport, output: Path) -> int:
+    report = PredictionReport()
+    if options.inputs:
+        report = predict_files(options.inputs, settings)
+    if options.camera is not None:
+        report.written += predict_camera(options.camera, settings, options.seconds).written
     for path, problem in report.problems.items():
         named = problem if problem.startswith(path) else f"{path}: {problem}"
         print(f"problem: {named}", file=sys.stderr)
     kept = f", {report.kept} were there already" if report.kept else ""
-    print(f"{report.written} labelled{kept}, {len(report.problems)} problems; results in {output}")
+    problems = f"{len(report.problems)} problems"
+    print(f"{report.written} labeled{kept}, {problems}; results in {options.output}")
     return 1 if report.problems or not (report.written or report.kept) else 0
 
 
@@ -69,9 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("output/predictions"))
     parser.add_argument("--config-file", default="configs/pixelclip_vitb16.yaml")
     parser.add_argument("--weights", default="", help="checkpoint; default: CLIP as it is")
-    parser.add_argument("--background-threshold", type=float, help="cosine below which nothing is")
+    parser.add_argument("--background-threshold", type=float, help="below this cosine: background")
     parser.add_argument("--background-words", nargs="+", help="words that mean background")
-    parser.add_argument("--frame-step", type=int, default=1, help="label each so many frames")
+    parser.add_argument("--frame-step", type=int, default=1, help="label every Nth frame")
     parser.add_argument("--opts", nargs="+", default=[], help="KEY VALUE pairs, as in training")
     return parser
 

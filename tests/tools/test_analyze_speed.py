@@ -1,6 +1,7 @@
 import analyze_speed
 import pytest
 
+from pixelclip.analysis import speed
 from pixelclip.analysis.speed import Configuration
 
 
@@ -18,11 +19,11 @@ from pixelclip.analysis.speed import Configuration
 def test_the_other_configuration_differs_as_said(compare, expected, monkeypatch):
     asked = []
 
-    def measure(command, configurations, warm_up, repeats, photographs):
-        asked.append((command, configurations, warm_up, repeats, photographs))
+    def measure(command, configurations, warm_up, repeats, images):
+        asked.append((command, configurations, warm_up, repeats, images))
         raise ValueError("enough")
 
-    monkeypatch.setattr(analyze_speed, "analyze_speed", measure)
+    monkeypatch.setattr(speed, "analyze_speed", measure)
     arguments = [
         "train",
         "--config-file",
@@ -41,7 +42,8 @@ def test_the_other_configuration_differs_as_said(compare, expected, monkeypatch)
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["data", "--photographs", "nowhere"], "nowhere is no folder"),
+        (["data", "--images", "nowhere"], "nowhere is not a folder"),
+        (["data", "--photographs", "nowhere"], "nowhere is not a folder"),
         (["data", "--json", "nowhere/speed.json"], "the folder of nowhere/speed.json"),
         (["eval", "--config-file", "nowhere.yaml"], "nowhere.yaml"),
         (["eval", "SOLVER.MAX_ITER"], "not pairs"),

@@ -1,24 +1,26 @@
 """The demo's command line; what it does is tested in tests/toy/test_demo.py."""
 
+import os
 import re
 from pathlib import Path
 
 import demo
 import pytest
 
-from pixelclip.toy.demo_report import next_commands
-from pixelclip.utils.config_files import find_config
+from pixelclip.toy.report import next_commands
+from pixelclip.utils.installation import find_config
 
 
 @pytest.fixture
 def calls(monkeypatch):
     made = []
+    monkeypatch.setenv("DETECTRON2_DATASETS", "")
 
     def run(*arguments):
         made.append(arguments)
         return Path(arguments[1]) / "report.html", len(made) > 1
 
-    monkeypatch.setattr(demo, "run_demo", run)
+    monkeypatch.setattr("pixelclip.toy.demo.run_demo", run)
     return made
 
 
@@ -39,14 +41,14 @@ def test_it_ends_with_the_report_and_three_commands(calls, capsys):
     [
         (OSError(28, "No space left on device", "x.jpg"), 1, "error: .*No space left.*x.jpg"),
         (ValueError("other settings"), 1, "error: other settings"),
-        (KeyboardInterrupt(), 130, "the same command goes on"),
+        (KeyboardInterrupt(), 130, "the same command resumes"),
     ],
 )
-def test_errors_are_one_line(monkeypatch, capsys, error, code, message):
+def test_errors_are_one_line(calls, monkeypatch, capsys, error, code, message):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(demo, "run_demo", fail)
+    monkeypatch.setattr("pixelclip.toy.demo.run_demo", fail)
     assert demo.main([]) == code
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -54,5 +56,12 @@ def test_errors_are_one_line(monkeypatch, capsys, error, code, message):
     assert re.search(message, printed.err)
 
 
-def test_the_default_config_is_there():
+@pytest.mark.parametrize(("given", "used"), [("", "here/datasets"), ("/data", "/data")])
+def test_scenes_go_to_the_output_folder_by_default(calls, monkeypatch, given, used):
+    monkeypatch.setenv("DETECTRON2_DATASETS", given)
+    demo.main(["--output", "here"])
+    assert os.environ["DETECTRON2_DATASETS"] == used
+
+
+def test_the_default_config_exists():
     assert Path(find_config(demo.CONFIG)).is_file()

@@ -2,6 +2,7 @@ import export
 import numpy as np
 import pytest
 
+from pixelclip import Predictor
 from tests.export.conftest import TOY_CONFIG
 
 
@@ -56,6 +57,6 @@ def test_weights_that_cannot_be_downloaded_are_said(tmp_path, capsys, monkeypatc
     def refuse(*_, **__):
         raise RuntimeError("The weights 'openai' could not be downloaded.")
 
-    monkeypatch.setattr(export.Predictor, "from_config", refuse)
+    monkeypatch.setattr(Predictor, "from_config", refuse)
     assert run("text", "--output", str(tmp_path / "a.npz"), "--words", "sky") == 1
     assert capsys.readouterr().err == "error: The weights 'openai' could not be downloaded.\n"

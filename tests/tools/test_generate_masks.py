@@ -5,18 +5,20 @@ import pytest
 from PIL import Image
 
 from pixelclip.data.sa1b import load_sa1b
+from pixelclip.mask_generation import generate
+from pixelclip.modeling.inference_masks import build_mask_generator
 from tests.mask_generation.drawings import draw_regions
 
 
-def test_it_ends_with_figures_and_the_next_step(tmp_path, capsys):
+def test_it_ends_with_the_numbers_and_the_next_step(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     Image.fromarray(draw_regions(60, 80)[0]).save(tmp_path / "in" / "a.png")
-    (tmp_path / "in" / "b.png").write_text("no picture")
+    (tmp_path / "in" / "b.png").write_text("not an image")
     folders = ["--images", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     assert generate_masks.main([*folders, "--num-workers", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "2 photographs (0 were finished before), 1 of them could not be read" in printed
-    assert f"skipped: {tmp_path / 'in' / 'b.png'} is no image" in printed
+    assert "2 images (0 were finished before), 1 of them could not be read" in printed
+    assert f"skipped: {tmp_path / 'in' / 'b.png'} is not an image" in printed
     root = printed.split("SAM_DATASETS=")[1].strip()
     assert len(load_sa1b(root)) == 1
 
@@ -24,8 +26,8 @@ def test_it_ends_with_figures_and_the_next_step(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--images", "nowhere", "--output", "out"], "nowhere is no folder"),
-        (["--images", ".", "--output", "out"], "holds no photograph"),
+        (["--images", "nowhere", "--output", "out"], "nowhere is not a folder"),
+        (["--images", ".", "--output", "out"], "holds no image"),
         (["--images", ".", "--output", "out", "--generator", "sma"], "'sma' is unknown"),
     ],
 )
@@ -49,10 +51,17 @@ def test_when_nothing_could_be_read_the_exit_code_says_so(tmp_path, capsys):
     assert "no mask was found" in capsys.readouterr().err
 
 
-def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+def test_an_interrupt_says_how_to_resume(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generate_masks, "generate_masks", interrupt)
+    monkeypatch.setattr(generate, "generate_masks", interrupt)
     assert generate_masks.main(["--images", ".", "--output", "out"]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
+
+
+def test_the_defaults_are_those_of_the_library():
+    options = generate_masks._parse(["--images", "in", "--output", "out"])
+    generator = build_mask_generator(options.generator)
+    expected = (options.generator, options.model, options.weights, options.clusters)
+    assert tuple(generator.settings.values()) == expected

@@ -12,7 +12,7 @@ import pytest
 import torch
 import train_net
 
-from ..conftest import SMALL_TRAINING, write_photographs
+from ..conftest import SMALL_TRAINING, write_images
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_NET = str(ROOT / "tools" / "train_net.py")
@@ -21,14 +21,14 @@ TRAIN_NET = str(ROOT / "tools" / "train_net.py")
 @pytest.fixture
 def command(tmp_path, tiny_vit_json):
     """Arguments of a tiny training on ``output``, and the environment to run it in."""
-    write_photographs(tmp_path / "photographs")
+    write_images(tmp_path / "images")
     overrides = [
         *("MODEL.CLIP.ARCH", tiny_vit_json, "MODEL.CLIP.PRETRAINED", ""),
         *("MODEL.CLIP.RESOLUTION", "(64, 64)", "MODEL.PIXELCLIP.MASK_RESOLUTION", "(32, 32)"),
         *("MODEL.PIXELCLIP.NUM_CLUSTERS", "8", "DATASETS.TEST", "()"),
         *SMALL_TRAINING,
     ]
-    environment = {**os.environ, "SAM_DATASETS": str(tmp_path / "photographs")}
+    environment = {**os.environ, "SAM_DATASETS": str(tmp_path / "images")}
 
     def arguments(output, *flags, extra=()):
         config = ["--config-file", str(ROOT / "configs" / "pixelclip_vitb16.yaml")]
@@ -59,7 +59,7 @@ def test_short_training_from_the_command_line(command, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_training_resumes_to_the_same_figures(command, tmp_path):
+def test_killed_training_resumes_to_the_same_results(command, tmp_path):
     arguments, environment = command
     longer = ("SOLVER.MAX_ITER", "40", "SOLVER.CHECKPOINT_PERIOD", "5")
     whole = run(arguments("whole", extra=longer), environment)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import web_demo
 
+from pixelclip.web import models, page
 from pixelclip.web.models import OURS
 from pixelclip.web.request import Limits, RequestError
 
@@ -25,7 +26,7 @@ def test_weights_that_cannot_be_downloaded_are_said(monkeypatch, capsys):
     def refuse(*_, **__):
         raise RuntimeError("The weights 'openai' could not be downloaded.")
 
-    monkeypatch.setattr(web_demo, "PageModels", refuse)
+    monkeypatch.setattr(models, "PageModels", refuse)
     assert web_demo.main([]) == 1
     assert capsys.readouterr().err == "error: The weights 'openai' could not be downloaded.\n"
 
@@ -33,15 +34,19 @@ def test_weights_that_cannot_be_downloaded_are_said(monkeypatch, capsys):
 def test_limits_and_address_are_passed_on(monkeypatch, capsys):
     served, closed = [], []
 
-    def serve(models, limits, host, port, note):
-        closed.append(models)
-        served.append((models.seconds, limits, host, port, "tiny CLIP" in note))
+    def serve(page_models, limits, host, port, note):
+        closed.append(page_models)
+        served.append((page_models.seconds, limits, host, port, "tiny CLIP" in note))
         raise OSError("the port is taken")
 
-    monkeypatch.setattr(web_demo, "serve", serve)
+    monkeypatch.setattr(page, "serve", serve)
     arguments = ["--max-words", "3", "--max-seconds", "1.5", "--port", "8000"]
     assert web_demo.main(arguments) == 1
     assert served == [(1.5, Limits(words=3, seconds=1.5), "127.0.0.1", 8000, True)]
     assert capsys.readouterr().err == "error: the port is taken\n"
     with pytest.raises(RequestError, match="The page is closing"):
         closed[0].label(OURS, np.zeros((32, 32, 3), np.uint8), ["sky"])
+
+
+def test_the_default_limits_are_the_pages():
+    assert Limits(**web_demo.LIMITS) == Limits()

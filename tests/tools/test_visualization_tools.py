@@ -1,4 +1,4 @@
-"""The commands that show and export what was learnt, on tiny models, in this process."""
+"""The commands that show and export what was learned, on tiny models, in this process."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from pixelclip import PixelCLIP
 from tests.conftest import make_tiny_config, register_test_set, unregister_test_set
 
 ROOT = Path(__file__).resolve().parents[2]
-DATASET = "pictures_to_look_at_sem_seg"
+DATASET = "images_to_look_at_sem_seg"
 
 
 @pytest.fixture
@@ -60,10 +60,9 @@ def write_checkpoint(folder, architecture, num_clusters):
     return path
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tiny_vit_json, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained") / "runs"
-    return [write_checkpoint(folder, tiny_vit_json, count) for count in (4, 8)]
+@pytest.fixture
+def checkpoints(tiny_vit_json, tmp_path):
+    return [write_checkpoint(tmp_path / "runs", tiny_vit_json, count) for count in (4, 8)]
 
 
 def test_prompts_of_several_checkpoints(run, config_file, dataset, checkpoints, tmp_path):
@@ -81,17 +80,16 @@ def test_prompts_of_several_checkpoints(run, config_file, dataset, checkpoints, 
         assert entry["num_images"] == 3
         assert len(entry["clusters"][0]["nearest"]) == 3
         assert (output / f"usage_k{count}.png").is_file()
-    pictures = {path.name for path in output.glob("*.png")}
-    assert {"clusters.png", "usage_k4.png", "usage_k8.png"} <= pictures
-    assert all(str(output / name) in printed for name in pictures)
+    figures = {path.name for path in output.glob("*.png")}
+    assert {"clusters.png", "usage_k4.png", "usage_k8.png"} <= figures
+    assert all(str(output / name) in printed for name in figures)
     assert Image.open(output / "clusters.png").width == 3 * 260
 
 
-@pytest.mark.slow
 def test_counts_over_a_data_set_are_kept(
     run, config_file, dataset, checkpoints, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     output = tmp_path / "prompts"
     arguments = ["--config-file", config_file, "--weights", checkpoints[0], "--dataset", dataset]
     arguments += ["--output", output, "--max-images", 2]
@@ -114,13 +112,12 @@ def test_counts_over_a_data_set_are_kept(
     assert again["purity"] != json.loads(first)["checkpoints"][0]["purity"]
 
 
-@pytest.mark.slow
-def test_own_pictures_and_words_need_no_data_set(run, config_file, checkpoints, tmp_path):
-    picture, words = tmp_path / "tall.png", tmp_path / "words.txt"
-    Image.fromarray(np.random.randint(0, 256, (900, 50, 3), np.uint8)).save(picture)
+def test_own_images_and_words_need_no_data_set(run, config_file, checkpoints, tmp_path):
+    image, words = tmp_path / "tall.png", tmp_path / "words.txt"
+    Image.fromarray(np.random.randint(0, 256, (900, 50, 3), np.uint8)).save(image)
     words.write_text("sofa, couch\nsea\n")
     arguments = ["--config-file", config_file, "--weights", checkpoints[0], checkpoints[0]]
-    arguments += ["--vocabulary", words, "--pictures", picture, "--output", tmp_path / "out"]
+    arguments += ["--vocabulary", words, "--images", image, "--output", tmp_path / "out"]
     problem, _ = run("visualize_prompts", *arguments)
     assert not problem
     content = json.loads((tmp_path / "out" / "prompts.json").read_text())
@@ -136,8 +133,8 @@ def test_own_pictures_and_words_need_no_data_set(run, config_file, checkpoints, 
         (["--dataset", DATASET, "--pictures", "gone.jpg"], "'gone.jpg' does not exist"),
         (["--dataset", DATASET, "--weights", "gone.pth"], "'gone.pth' does not exist"),
         (["--dataset", DATASET, "--max-images", "0"], "0 images"),
-        (["--dataset", DATASET, "--pictures", __file__], "cannot be read as an image"),
-        ([], "a vocabulary and pictures must be given"),
+        (["--dataset", DATASET, "--images", __file__], "cannot be read as an image"),
+        ([], "a vocabulary and images must be given"),
     ],
 )
 def test_what_cannot_be_shown_is_said_at_once(
@@ -150,15 +147,14 @@ def test_what_cannot_be_shown_is_said_at_once(
     assert not output.exists()
 
 
-@pytest.mark.slow
-def test_results_stand_beside_the_labels(run, config_file, dataset, checkpoints, tmp_path):
+def test_results_stand_next_to_the_labels(run, config_file, dataset, checkpoints, tmp_path):
     output = tmp_path / "results" / "page.png"
     arguments = ["--config-file", config_file, "--weights", checkpoints[0], "--dataset", dataset]
     problem, printed = run("visualize_results", *arguments, "--output", output)
     assert not problem and str(output) in printed
     assert Image.open(output).width == 4 * 220
     size = Image.open(output).height
-    chosen = ["--pictures", Path(DatasetCatalog.get(dataset)[1]["file_name"]).name]
+    chosen = ["--images", Path(DatasetCatalog.get(dataset)[1]["file_name"]).name]
     assert not run("visualize_results", *arguments, "--output", output, *chosen)[0]
     assert Image.open(output).height < size
 
@@ -168,8 +164,8 @@ def test_results_stand_beside_the_labels(run, config_file, dataset, checkpoints,
     [
         (["--dataset", "no_such_set"], "'no_such_set' is not registered"),
         (["--dataset", DATASET, "--weights", "gone.pth"], "'gone.pth' does not exist"),
-        (["--dataset", DATASET, "--num-pictures", "0"], "0 pictures"),
-        (["--dataset", DATASET, "--pictures", "x.jpg"], "no picture 'x.jpg'; it has, .* 0.jpg"),
+        (["--dataset", DATASET, "--num-images", "0"], "0 images"),
+        (["--dataset", DATASET, "--images", "x.jpg"], "no image 'x.jpg'; it has, .* 0.jpg"),
     ],
 )
 def test_results_that_cannot_be_drawn(
