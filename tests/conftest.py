@@ -120,10 +120,10 @@ def remove_stochastic_depth(model: PixelCLIP) -> None:
 
 @pytest.fixture
 def shared_folder() -> Path:
-    """Real data beside the repository, where a developer has it."""
+    """Real data next to the repository, where a developer has it."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
-        pytest.skip(f"needs the real data of {folder.name}, beside the repository")
+        pytest.skip(f"needs the real data of {folder.name}, next to the repository")
     return folder
 
 
@@ -141,8 +141,8 @@ def make_batch(num_images: int = 2, masks_per_image: int = 4, seed: int = 0) -> 
     return batch
 
 
-def write_photographs(folder: Path, count: int = 6, seed: int = 0) -> None:
-    """Small pictures of rectangles, with the rectangles as masks, in SA-1B's layout."""
+def write_images(folder: Path, count: int = 6, seed: int = 0) -> None:
+    """Small images of rectangles, with the rectangles as masks, in SA-1B's layout."""
     folder.mkdir(parents=True)
     generator = np.random.RandomState(seed)
     for index in range(count):
@@ -162,7 +162,7 @@ def write_photographs(folder: Path, count: int = 6, seed: int = 0) -> None:
 
 
 def register_test_set(folder: Path, name: str) -> None:
-    """Register three small labelled pictures as a benchmark."""
+    """Register three small labeled images as a benchmark."""
     folder.mkdir(parents=True)
     generator = np.random.RandomState(1)
     records = []
@@ -193,18 +193,18 @@ FILES_OF_A_RECORD = (("file_name", ".jpg"), ("sem_seg_file_name", ".png"))
 def train_config(
     tiny_config_of_each: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CfgNode]:
-    """A config that trains four iterations on six small pictures and evaluates on three."""
+    """A config that trains four iterations on six small images and evaluates on three."""
     cfg = tiny_config_of_each
-    write_photographs(tmp_path / "photographs")
-    monkeypatch.setenv("SAM_DATASETS", str(tmp_path / "photographs"))
-    register_test_set(tmp_path / "test_set", "three_pictures_sem_seg")
+    write_images(tmp_path / "images")
+    monkeypatch.setenv("SAM_DATASETS", str(tmp_path / "images"))
+    register_test_set(tmp_path / "test_set", "three_images_sem_seg")
     cfg.DATASETS.TRAIN = ("sa1b_train",)
-    cfg.DATASETS.TEST = ("three_pictures_sem_seg",)
+    cfg.DATASETS.TEST = ("three_images_sem_seg",)
     cfg.merge_from_list(SMALL_TRAINING)
     cfg.OUTPUT_DIR = str(tmp_path / "output")
     (tmp_path / "output").mkdir()
     yield cfg
-    unregister_test_set("three_pictures_sem_seg")
+    unregister_test_set("three_images_sem_seg")
 
 
 # Overrides as they would stand on a command line.
@@ -218,3 +218,24 @@ SMALL_TRAINING = [
     *("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.01"),
     *("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"),
 ]
+
+
+class RecordingAssignment:
+    """In the place of a model's ``assignment``: keeps the clusters of the masks of each batch.
+
+    With ``given`` clusters, one tensor per batch, these are taken instead of the model's own.
+    """
+
+    def __init__(self, model, given=None):
+        self._assignment = model.assignment
+        self.has_clusters, self.logits = model.assignment.has_clusters, model.assignment.logits
+        self._given = None if given is None else iter(given)
+        self.recorded = []
+        model.assignment = self
+
+    def probabilities(self, logits):
+        probabilities = self._assignment.probabilities(logits)
+        self.recorded.append(probabilities.argmax(dim=1))
+        if self._given is None:
+            return probabilities
+        return torch.nn.functional.one_hot(next(self._given), logits.shape[1]).float()

@@ -40,7 +40,7 @@ def fill_with_made_up_numbers(model: torch.nn.Module) -> None:
 
 
 def made_up_batch(mask_counts: tuple[int, ...], seed: int = 0) -> list[dict]:
-    """Images of coloured rectangles, and rectangular masks of 32x32 pixels."""
+    """Images of colored rectangles, and rectangular masks of 32x32 pixels."""
     generator = np.random.RandomState(seed)
     batch = []
     for count in mask_counts:

@@ -9,9 +9,9 @@ from detectron2.utils.events import EventStorage
 from pixelclip import PixelCLIP
 from pixelclip.engine.solver import build_optimizer
 from pixelclip.engine.training_step import TrainingStep
-from pixelclip.meta_arch import cosine_maps
-from pixelclip.modeling.kmeans import kmeans
-from pixelclip.modeling.training_masks import gather_training_masks
+from pixelclip.modeling.dino_masks import kmeans
+from pixelclip.modeling.mask_pooling import pool_masks
+from pixelclip.modeling.text_classifier import cosine_maps
 
 from .conftest import make_batch, remove_stochastic_depth
 
@@ -46,17 +46,17 @@ def assert_close(actual, expected, relative=1e-4):
 
 def stages(model):
     batch = make_batch(3, 5)
-    masks, image_index = gather_training_masks(batch, model.mask_resolution, model.device)
+    masks, image_index = model.training_masks(batch, model.device)
     clusters = model.class_prompts(model.text_encoder)
     features = model.teacher(model.preprocess([x["image"] for x in batch]))
-    scores = model.score_masks(features, masks, image_index, clusters)
+    logits = model.assignment.logits(pool_masks(features, masks, image_index), clusters)
     maps = cosine_maps(features, clusters).flatten(0, 1)[:, None]
     return {
         "clusters": clusters,
         "features": features,
-        "scores": scores,
+        "logits": logits,
         "mask logits": model.mask_decoder(maps),
-        "assignment": model.assign_masks(scores),
+        "assignment": model.assignment.probabilities(logits).argmax(dim=1),
     }
 
 
@@ -143,4 +143,4 @@ def test_k_means_finds_the_same_clusters():
     features = torch.randn(3, 200, 12)
     on_cpu, on_gpu = (kmeans(values, 9, [1, 2, 3]) for values in (features, features.cuda()))
     assert torch.equal(on_gpu.assignment.cpu(), on_cpu.assignment)
-    torch.testing.assert_close(on_gpu.centres.cpu(), on_cpu.centres)
+    torch.testing.assert_close(on_gpu.centers.cpu(), on_cpu.centers)

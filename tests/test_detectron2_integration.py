@@ -9,7 +9,7 @@ from PIL import Image
 from pixelclip import PixelCLIP, Predictor
 from pixelclip.checkpoint import PixelCLIPCheckpointer
 
-from .conftest import SMALL_TRAINING, write_photographs
+from .conftest import SMALL_TRAINING, write_images
 from .documents.check import REPOSITORY
 from .documents.code_blocks import read_code_blocks
 
@@ -32,10 +32,10 @@ def reader(tiny_config, tmp_path, monkeypatch):
     tiny_config.DATASETS.TRAIN = ("sa1b_train",)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "pixelclip_vitb16.yaml").write_text(tiny_config.dump())
-    write_photographs(tmp_path / "photographs")
-    (tmp_path / "photographs" / "sa_0.jpg").rename(tmp_path / "photo.jpg")
-    (tmp_path / "photographs" / "sa_0.json").unlink()
-    monkeypatch.setenv("SAM_DATASETS", str(tmp_path / "photographs"))
+    write_images(tmp_path / "images")
+    (tmp_path / "images" / "sa_0.jpg").rename(tmp_path / "photo.jpg")
+    (tmp_path / "images" / "sa_0.json").unlink()
+    monkeypatch.setenv("SAM_DATASETS", str(tmp_path / "images"))
     for folder, mode in (("images", "RGB"), ("labels", "L")):
         (tmp_path / "data/benchmarks/rooms" / folder).mkdir(parents=True)
         Image.new(mode, (40, 30)).save(tmp_path / "data/benchmarks/rooms" / folder / "0.png")

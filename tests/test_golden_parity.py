@@ -12,13 +12,15 @@ from detectron2.structures import BitMasks, Instances
 
 from pixelclip import PixelCLIP, add_pixelclip_config
 from pixelclip.checkpoint.checkpointer import PixelCLIPCheckpointer, rename_published_weights
-from pixelclip.meta_arch import cosine_maps, cosine_similarity
 from pixelclip.modeling.losses import count_pixels, decoded_mask_loss
+from pixelclip.modeling.mask_pooling import pool_masks
 from pixelclip.modeling.prompt_templates import get_prompt_templates
-from pixelclip.modeling.sinkhorn import sinkhorn
-from pixelclip.modeling.targets import MaskTargets, cover_images, merge_masks
-from pixelclip.modeling.text_classifier import embed_class_names
-from pixelclip.modeling.training_masks import gather_training_masks
+from pixelclip.modeling.targets import (
+    MaskTargets,
+    merge_masks,
+    union_of_masks,
+)
+from pixelclip.modeling.text_classifier import cosine_maps, embed_class_names
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 
@@ -111,22 +113,22 @@ def test_stages_agree(golden, model):
     clusters = model.class_prompts(model.text_encoder)
     assert_close(clusters, arrays["train/cluster_embeddings"], 1e-5)
 
-    masks, image_index = gather_training_masks(batch, model.mask_resolution, model.device)
-    scores = model.score_masks(teacher_features, masks, image_index, clusters)
+    masks, image_index = model.training_masks(batch, model.device)
+    scores = model.assignment.logits(pool_masks(teacher_features, masks, image_index), clusters)
     assert_close(scores, arrays["train/assignment_logits"], 1e-5)
-    soft = sinkhorn(scores, model.sinkhorn_iterations)
+    soft = model.assignment.probabilities(scores)
     assert_close(soft, arrays["train/sinkhorn"], 1e-5)
-    assignment = model.assign_masks(scores)
+    assignment = soft.argmax(dim=1)
     assert assignment.tolist() == arrays["train/assignment"].tolist()
     targets = merge_masks(masks, image_index, assignment, 3, golden.case["k"])
     assert torch.equal(targets, torch.from_numpy(arrays["train/targets"]).bool())
 
     maps = cosine_maps(student_features, clusters).flatten(0, 1)
     assert_close(model.mask_decoder(maps[:, None]), arrays["train/decoder_output"], 1e-5)
-    maps_of = torch.arange(3).repeat_interleave(golden.case["k"])
-    covered = cover_images(masks, image_index, 3)
-    pixels = count_pixels(maps_of, covered)
-    targets = MaskTargets(targets.flatten(0, 1), maps_of, covered)
+    image_of_map = torch.arange(3).repeat_interleave(golden.case["k"])
+    valid_mask = union_of_masks(masks, image_index, 3)
+    pixels = count_pixels(image_of_map, valid_mask)
+    targets = MaskTargets(targets.flatten(0, 1), image_of_map, valid_mask)
     loss = decoded_mask_loss(model.mask_decoder, maps, targets, pixels)
     assert loss.item() == pytest.approx(float(arrays["train/loss"]), rel=1e-5)
 

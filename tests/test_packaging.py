@@ -30,11 +30,11 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """A copy of what is built, as setuptools writes beside the sources."""
+    """A copy of what is built, as setuptools writes next to the sources."""
     folder = tmp_path_factory.mktemp("sources")
     for name in ("pixelclip", "pixelclip_tools", "configs", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=IGNORED)
-    (folder / "datasets").mkdir()  # beside the scripts there may be gigabytes
+    (folder / "datasets").mkdir()  # next to the scripts there may be gigabytes
     for path in [*(ROOT / "datasets").glob("*.py"), ROOT / "datasets" / "README.md"]:
         shutil.copy(path, folder / "datasets")
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
@@ -168,7 +168,7 @@ def test_the_wheel_works_from_another_folder(with_libraries, tmp_path):
     assert "torch.Size([40, 60])" in run([with_libraries / "python", "-c", code], tmp_path)
     command = [with_libraries / "pixelclip-predict", "photo.png", "--words", "sky", "car"]
     output = run([*command, "--config-file", "configs/demo/toy.yaml"], tmp_path)
-    assert "1 labelled, 0 problems" in output
+    assert "1 labeled, 0 problems" in output
     assert (tmp_path / "output/predictions/overlays/photo.jpg").is_file()
     described = [with_libraries / "pixelclip-check-datasets", "configs/datasets/camvid.yaml"]
     assert "camvid" in run(described, tmp_path, expected=1)

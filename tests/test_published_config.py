@@ -12,7 +12,7 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 
 from pixelclip import add_pixelclip_config
-from pixelclip.data.mask_dataset_mapper import MaskDatasetMapper
+from pixelclip.data.mapper import MaskDatasetMapper
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLISHED = json.loads((Path(__file__).parent / "published_config.json").read_text())

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from pixelclip import PixelCLIP
-from pixelclip.meta_arch import cosine_maps
+from pixelclip.modeling.mask_pooling import pool_masks
 from pixelclip.modeling.targets import merge_masks
-from pixelclip.modeling.training_masks import gather_training_masks
+from pixelclip.modeling.text_classifier import cosine_maps
 
 from .conftest import make_tiny_config
 from .made_up_model import (
@@ -31,7 +31,7 @@ RECORDED = Path(__file__).with_name("recorded_parity.json")
 NAMES = ["sky", "sofa, couch", "traffic light"]
 
 
-def summarise(tensor):
+def summarize(tensor):
     """Mean, root mean square and five entries spread over the tensor."""
     flat = tensor.detach().double().flatten()
     picked = flat[torch.linspace(0, len(flat) - 1, 5).long()]
@@ -47,12 +47,13 @@ def results_of(kind, folder):
     loss = model(batch)["loss_masks"]
     loss.backward()
     gradients = [p.grad for p in model.image_encoder.parameters() if p.requires_grad]
-    masks, image_index = gather_training_masks(batch, model.mask_resolution, model.device)
+    masks, image_index = model.training_masks(batch, model.device)
     weak = model.preprocess([x["image"] for x in batch])
     strong = model.preprocess([x["image_strong"] for x in batch])
     clusters = model.class_prompts(model.text_encoder)
-    scores = model.score_masks(model.teacher(weak), masks, image_index, clusters)
-    assignment = model.assign_masks(scores)
+    mask_features = pool_masks(model.teacher(weak), masks, image_index)
+    scores = model.assignment.logits(mask_features, clusters)
+    assignment = model.assignment.probabilities(scores).argmax(dim=1)
     maps = cosine_maps(model.image_encoder(strong), clusters)
     logits = model.mask_decoder(maps.flatten(0, 1)[:, None])
     logits = logits.unflatten(0, maps.shape[:2]).squeeze(2)  # (B, K, 4h, 4w)
@@ -60,17 +61,17 @@ def results_of(kind, folder):
     model.eval().set_vocabulary(NAMES)
     inputs = {"image": batch[0]["image"], "height": 30, "width": 40}
     return {
-        "teacher features": summarise(model.teacher(weak)),
-        "student features": summarise(model.image_encoder(strong)),
-        "cluster embeddings": summarise(clusters),
-        "mask scores": summarise(scores),
+        "teacher features": summarize(model.teacher(weak)),
+        "student features": summarize(model.image_encoder(strong)),
+        "cluster embeddings": summarize(clusters),
+        "mask scores": summarize(scores),
         "assignment": assignment.tolist(),
-        "mask logits": summarise(logits),
+        "mask logits": summarize(logits),
         "loss": [loss.item(), loss_by_gathering(logits, targets.float()).item()],
-        "prompt gradients": summarise(model.class_prompts.tokens.grad),
-        "encoder gradients": summarise(torch.cat([g.flatten() for g in gradients])),
-        "text classifier": summarise(model.text_classifier),
-        "sem_seg": summarise(model([inputs])[0]["sem_seg"]),
+        "prompt gradients": summarize(model.class_prompts.tokens.grad),
+        "encoder gradients": summarize(torch.cat([g.flatten() for g in gradients])),
+        "text classifier": summarize(model.text_classifier.features),
+        "sem_seg": summarize(model([inputs])[0]["sem_seg"]),
     }
 
 

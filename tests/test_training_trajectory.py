@@ -21,6 +21,7 @@ from pixelclip.checkpoint import published_name
 from pixelclip.engine import Trainer
 from pixelclip.engine.setup import load_config
 
+from .conftest import RecordingAssignment
 from .made_up_model import (
     RESOLUTIONS,
     fill_with_made_up_numbers,
@@ -123,7 +124,7 @@ def train(trainer):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     steps = []
     step.compute_gradients = also_record(step.compute_gradients, model, steps)
-    model.assign_masks = also_record_assignment(model.assign_masks, steps)
+    assignment = RecordingAssignment(model)
     with EventStorage() as trainer.storage:
         trainer.before_train()
         for trainer.iter in range(STEPS):
@@ -131,6 +132,7 @@ def train(trainer):
             trainer.before_step()
             trainer.run_step()
             trainer.after_step()
+            steps[-1]["assignment"] = assignment.recorded[-1].tolist()
     changes = {n: value - before[n] for n, value in model.state_dict().items()}
     return steps, {published_name(n): change for n, change in changes.items() if change.any()}
 
@@ -144,15 +146,6 @@ def also_record(compute_gradients, model, steps):
         return losses
 
     return compute_and_record
-
-
-def also_record_assignment(assign_masks, steps):
-    def assign_and_record(scores):
-        assignment = assign_masks(scores)
-        steps[-1]["assignment"] = assignment.tolist()
-        return assignment
-
-    return assign_and_record
 
 
 def every_nth(tensor, count):

@@ -7,7 +7,7 @@ Such a comment stands directly before its block, and its parts are separated by 
 - replace `A` by `B`: in the code, everywhere; A must be there.
 - given NAMES: what a Python block begins with; see ``session.GIVEN``.
 - at the same time: the lines of a shell block start together.
-- until `TEXT`: the last command never ends by itself; it is stopped once it has printed TEXT.
+- until `TEXT`: the last command never ends on its own; it is stopped once it has printed TEXT.
 - written to `FILE`: what a block of data is for; later blocks read the file.
 """
 
@@ -46,7 +46,7 @@ class CodeBlock:
         is_reduced: whether the comment changes what is run.
         given: names that a Python block finds defined.
         together: whether the lines start at the same time.
-        until: what the last command prints when it may be stopped; "" if it ends by itself.
+        until: what the last command prints when it may be stopped; "" if it ends on its own.
         written_to: the file that the text of a block of data belongs in; "" for none.
     """
 

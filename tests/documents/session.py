@@ -89,17 +89,17 @@ class Session:
             )
             problem = _wait(self._process, log, until, self._timeout)
         if problem is None and exported.exists():
-            self._go_on_from(exported.read_text())
+            self._continue_from(exported.read_text())
         return problem
 
-    def _go_on_from(self, exported: str) -> None:
+    def _continue_from(self, exported: str) -> None:
         pairs = [entry.partition("=") for entry in exported.split("\0") if entry]
         self._environment = {name: value for name, _, value in pairs}
         self._folder = self._environment["PWD"]
 
 
 def _write_script(folder: Path, block: CodeBlock, code: str) -> Path:
-    """Write what is run, beside which its log is to lie."""
+    """Write what is run, next to which its log is to lie."""
     path = folder / f"line_{block.line}"
     if block.language == PYTHON:
         path = path.with_suffix(".py")

@@ -2,12 +2,12 @@
 
 What is small or other there, for every block:
 
-- the configs have a tiny CLIP with random weights, small pictures and two iterations;
-- the embedded world has 12 + 3 + 6 scenes;
-- /data/sa1b has six drawn photographs in a tar, /data/benchmarks a few pictures of each benchmark
+- the configs have a tiny CLIP with random weights, small images and two iterations;
+- the toy benchmark has 12 + 3 + 6 scenes;
+- /data/sa1b has six drawn images in a tar, /data/benchmarks a few images of each benchmark
   in its published layout, /data/clip files of the tiny CLIP's weights (/data is a folder of the
   copy);
-- photo.jpg, the folder photographs, rooms/ and CamVid below the benchmarks are drawn, and model.pth
+- photo.jpg, the folder photos, rooms/ and CamVid below the benchmarks are drawn, and model.pth
   is a checkpoint with random weights;
 - /data/models/stable_diffusion is a tiny pipeline whose text encoder is that of model.pth;
 - .venv is the running environment, which pip may not change; there is no GPU and no network, and
@@ -39,7 +39,7 @@ from pixelclip.data.datasets.pascal_voc import prepare_pascal_voc
 from pixelclip.engine.setup import load_config
 from pixelclip.meta_arch import PixelCLIP
 from pixelclip.modeling.clip_loader import load_clip
-from tests.conftest import TINY_CONVNEXT, TINY_VIT, write_photographs
+from tests.conftest import TINY_CONVNEXT, TINY_VIT, write_images
 from tests.data.published_layouts import (
     write_ade,
     write_camvid,
@@ -67,7 +67,7 @@ _SMALL_VALUES: dict[str, Any] = {
 # The toy's model is small as it is.
 _FEW_ITERATIONS: dict[str, Any] = {"SOLVER.IMS_PER_BATCH": 2, "SOLVER.MAX_ITER": 2}
 
-# In pixelclip/toy/scene_files.py.
+# In pixelclip/toy/datasets.py.
 _SCENE_COUNTS = {"count=4000": "count=12", "count=300": "count=3", "count=600": "count=6"}
 
 _COMMANDS = {
@@ -119,7 +119,7 @@ def build_small_world(repository: Path, root: Path, labels_prepared: bool) -> Sm
         labels_prepared: whether the commands of ``datasets/`` have run.
 
     Raises:
-        subprocess.CalledProcessError: the repository is none of git's.
+        subprocess.CalledProcessError: the repository is not a git repository.
         ValueError: what was to be made small is not there any more.
     """
     copy_repository(repository, root)
@@ -127,7 +127,7 @@ def build_small_world(repository: Path, root: Path, labels_prepared: bool) -> Sm
     _write_architectures(root / "data" / "clip")
     for path in (root / "configs").rglob("*.yaml"):
         _reduce_config(path, root)
-    _replace(root / "pixelclip/toy/scene_files.py", _SCENE_COUNTS)
+    _replace(root / "pixelclip/toy/datasets.py", _SCENE_COUNTS)
     _write_data(root, labels_prepared)
     _write_weights(root)
     return SmallWorld(root)
@@ -194,7 +194,7 @@ def _replace(path: Path, replacements: dict[str, str]) -> None:
     text = path.read_text()
     for before, after in replacements.items():
         if before not in text:
-            raise ValueError(f"{path} does not hold {before!r} any more; mend tests/documents")
+            raise ValueError(f"{path} does not hold {before!r} any more; fix tests/documents")
         text = text.replace(before, after)
     path.write_text(text)
 
@@ -209,9 +209,9 @@ def _write_data(root: Path, labels_prepared: bool) -> None:
         for prepare in (prepare_ade20k_150, prepare_coco_stuff, prepare_pascal_context):
             prepare(benchmarks, 1)
         prepare_pascal_voc(benchmarks, 1)
-    write_photographs(root / "photographs")
-    _write_shard(root / "photographs", root / "data" / "sa1b" / "sa_000000.tar")
-    shutil.copyfile(root / "photographs" / "sa_0.jpg", root / "photo.jpg")
+    write_images(root / "photos")
+    _write_shard(root / "photos", root / "data" / "sa1b" / "sa_000000.tar")
+    shutil.copyfile(root / "photos" / "sa_0.jpg", root / "photo.jpg")
     for folder, mode in (("images", "RGB"), ("labels", "L")):
         path = benchmarks / "rooms" / folder / "0.png"
         path.parent.mkdir(parents=True)
@@ -227,10 +227,10 @@ def _prepare_cityscapes(benchmarks: Path) -> None:
         )
 
 
-def _write_shard(photographs: Path, tar: Path) -> None:
+def _write_shard(photos: Path, tar: Path) -> None:
     tar.parent.mkdir(parents=True)
     with tarfile.open(tar, "w") as file:
-        for path in sorted(photographs.iterdir()):
+        for path in sorted(photos.iterdir()):
             content = path.read_bytes()
             member = tarfile.TarInfo(f"./{path.name}")
             member.size = len(content)

@@ -1,11 +1,11 @@
-"""The figures of the documents are those of their sources."""
+"""The results in the documents are those of their sources."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from pixelclip.evaluation.published_results import get_published_row
+from pixelclip.evaluation.table import get_published_row
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMBER = re.compile(r"\d+\.\d")
@@ -28,15 +28,15 @@ def rows(page: str, *beginnings: str) -> list[str]:
         ("MODEL_ZOO.md", ("ConvNeXt-B", "DINO"), "ConvNeXt-B DINO"),
     ],
 )
-def test_published_figures_are_those_that_evaluations_show(page, beginnings, name):
+def test_published_results_are_those_that_evaluations_show(page, beginnings, name):
     (row,) = rows(page, *beginnings)
     assert [float(number) for number in NUMBER.findall(row)] == [*get_published_row(name).values()]
 
 
-def test_readmes_embedded_world_is_that_of_its_page():
-    page = (ROOT / "docs" / "toy_world.md").read_text()
-    section = (ROOT / "README.md").read_text().split("In the embedded world, which")[1]
-    table = section.split("\n[MODEL_ZOO", 1)[0].split("|---|---|\n")[1]
-    figures = [row.split(" | ")[1].removesuffix(" |") for row in table.strip().splitlines()]
-    assert len(figures) >= 4
-    assert all(f"| {figure} |" in page for figure in figures)
+def test_readmes_toy_benchmark_is_that_of_its_page():
+    page = (ROOT / "docs" / "toy_benchmark.md").read_text()
+    section = (ROOT / "README.md").read_text().split("On the toy benchmark, which")[1]
+    table = section.split("|---|---|\n")[1].split("\n\n")[0]
+    results = [row.split(" | ")[1].removesuffix(" |") for row in table.strip().splitlines()]
+    assert len(results) >= 4
+    assert all(f"| {result} |" in page for result in results)

@@ -32,7 +32,7 @@ def shell(code: str, **attributes: object) -> CodeBlock:
 
 
 def has_ended(pid: int, patience: float = 600.0) -> bool:
-    """Whether a process is gone, or dead and only kept by whoever started it, before long."""
+    """Whether a process is gone, or dead and only kept by what started it, before long."""
     stat = Path(f"/proc/{pid}/stat")
     end = time.monotonic() + patience
     while time.monotonic() < end:

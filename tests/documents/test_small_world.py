@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pixelclip.data.datasets.builtin import BENCHMARKS
-from pixelclip.data.datasets.sem_seg_benchmark import find_label_pairs
+from pixelclip.data.datasets import BENCHMARKS
+from pixelclip.data.datasets.sem_seg_benchmark import list_records
 from pixelclip.engine.setup import load_config
 from tests.documents.check import REPOSITORY
 from tests.documents.small_world import SmallWorld, build_small_world
@@ -47,9 +47,10 @@ def test_a_config_differs_by_nothing_but_the_small_values(world):
     assert after == before
 
 
-def test_every_benchmark_is_there(world):
+def test_every_benchmark_is_there(world, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(world.root / "data" / "benchmarks"))
     for benchmark in BENCHMARKS:
-        assert find_label_pairs(benchmark, world.root / "data" / "benchmarks"), benchmark.name
+        assert list_records(benchmark), benchmark.name
 
 
 def test_paths_machines_and_ports_are_this_worlds(world):
