@@ -9,7 +9,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pixelclip.meta_arch import PixelCLIP
 from tests.conftest import TEXT_CONFIG
-from tests.export.test_prompts import to_transformers
+from tests.export.test_textual_inversion import to_transformers
 
 _WIDTH = TEXT_CONFIG["width"]
 
