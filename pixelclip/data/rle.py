@@ -1,4 +1,4 @@
-"""Read the run-length codes of all masks of one image at chosen rows and columns.
+"""Read the run-length codes of all masks of one image at chosen rows and columns, or resize them.
 
 Shapes: N masks of ``height`` x ``width`` pixels, sampled at R rows and C columns. A code walks
 through a mask column by column (pixel ``x * height + y``): a count of zeros, one of ones, ...
@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pycocotools import mask as coco_mask
 
 IntArray = NDArray[np.int64]
 
@@ -56,6 +57,36 @@ def sample_masks(
     edges = [_read_edges(index, rle["counts"], height * width) for index, rle in enumerate(rles)]
     masks = _fill(edges, sorted_rows, sorted_columns, height, width)
     return _reorder(_reorder(masks, row_order, axis=1), column_order, axis=2)
+
+
+def resample_codes(
+    rles: Sequence[Mapping[str, Any]], rows: IntArray, columns: IntArray, size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Run-length codes of what :func:`sample_masks` returns, without making a bitmap.
+
+    Args:
+        rles: N codes, as there.
+        rows: (R,) ascending distinct integers in 0..height-1.
+        columns: (C,) ascending distinct integers in 0..width-1.
+        size: (height, width) that every mask must have.
+
+    Returns:
+        N codes ``{"size": [R, C], "counts": bytes}``, compressed, as pycocotools makes them.
+
+    Raises:
+        RLEError: as :func:`sample_masks`.
+    """
+    height, width = _common_size(rles, size)
+    R, C = len(rows), len(columns)
+    codes = []
+    for index, rle in enumerate(rles):
+        edges = _read_edges(index, rle["counts"], height * width)
+        points = _sampled_points(edges, rows, columns, height, width)
+        # Two runs that meet become one, and one between the sampled points disappears.
+        points, repeats = np.unique(points[points < R * C], return_counts=True)
+        counts = np.diff(points[repeats % 2 == 1], prepend=0, append=R * C)
+        codes.append({"size": [R, C], "counts": counts.tolist()})
+    return coco_mask.frPyObjects(codes, R, C)
 
 
 def _common_size(
@@ -165,12 +196,7 @@ def _fill(
     masks, toggles = np.zeros((N, R, C), np.uint8), np.zeros((N, C), np.uint8)
     if not masks.size:
         return masks.view(np.bool_)
-    # The first sampled point, column by column, at or after each edge.
-    column_at_or_after = np.searchsorted(columns, np.arange(width + 1))
-    row_at_or_after = np.searchsorted(rows, np.arange(height))
-    x, y = np.divmod(np.concatenate(edges), height)
-    row = np.where(np.isin(np.arange(width + 1), columns)[x], row_at_or_after[y], 0)
-    point = column_at_or_after[x] * R + row
+    point = _sampled_points(np.concatenate(edges), rows, columns, height, width)
     mask = np.repeat(np.arange(N), [len(ends) for ends in edges])
     is_seen = np.repeat(point[::2] != point[1::2], 2) & (point < R * C)
     mask, (column, row) = mask[is_seen], np.divmod(point[is_seen], R)
@@ -182,3 +208,14 @@ def _fill(
     for i in range(1, R):
         masks[:, i] ^= masks[:, i - 1]
     return masks.view(np.bool_)
+
+
+def _sampled_points(
+    edges: IntArray, rows: IntArray, columns: IntArray, height: int, width: int
+) -> IntArray:
+    """Number of the first sampled point, column by column, at or after each edge."""
+    column_at_or_after = np.searchsorted(columns, np.arange(width + 1))
+    row_at_or_after = np.searchsorted(rows, np.arange(height))
+    x, y = np.divmod(edges, height)
+    row = np.where(np.isin(np.arange(width + 1), columns)[x], row_at_or_after[y], 0)
+    return column_at_or_after[x] * len(rows) + row

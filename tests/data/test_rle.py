@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from pixelclip.data.rle import RLEError, sample_masks
+from pixelclip.data.rle import RLEError, resample_codes, sample_masks
 from tests.data.sa1b_files import encode, random_masks
 
 sides = st.integers(1, 17)
@@ -75,6 +75,29 @@ def test_any_rows_and_columns_equal_decoding_and_indexing(
     result = sample_masks([encode(mask) for mask in masks], rows, columns)
     expected = masks[:, np.array(rows, int)][:, :, np.array(columns, int)]
     np.testing.assert_array_equal(result, expected)
+
+
+@given(masks=masks_of_one_size, data=st.data())
+def test_resampled_codes_are_those_of_the_sampled_masks(
+    masks: NDArray[np.uint8], data: st.DataObject
+) -> None:
+    _, height, width = masks.shape
+    rows, columns = (
+        np.array(sorted(data.draw(st.sets(st.integers(0, side - 1), min_size=1))))
+        for side in (height, width)
+    )
+    codes = [encode(mask) for mask in masks]
+    result = resample_codes(codes, rows, columns, (height, width))
+    sampled = sample_masks(codes, rows, columns).astype(np.uint8)
+    assert [{**code, "counts": code["counts"].decode()} for code in result] == list(
+        map(encode, sampled)
+    )
+
+
+def test_codes_of_another_size_are_not_resampled() -> None:
+    code = encode(np.ones((4, 6), np.uint8))
+    with pytest.raises(RLEError, match="4x6"):
+        resample_codes([code], np.arange(2), np.arange(2), (4, 5))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (7, 8), (90, 70)])
