@@ -51,6 +51,7 @@ class _Source(NamedTuple):
     jsons: str
     table: NDArray[np.void]  # see pack_pairs
     version: FileVersion | None = None  # of the tar
+    problems: tuple[str, ...] = ()  # what is wrong with the tar or folder
 
 
 class SA1BRecords(Sequence[dict[str, Any]]):
@@ -64,7 +65,7 @@ class SA1BRecords(Sequence[dict[str, Any]]):
     """
 
     def __init__(self, sources: Sequence[_Source]) -> None:
-        self._sources = [source for source in sources if len(source.table)]
+        self._sources = [source for source in sources if len(source.table) or source.problems]
         self._starts = np.cumsum([0, *(len(source.table) for source in self._sources)])
 
     def __len__(self) -> int:
@@ -76,10 +77,26 @@ class SA1BRecords(Sequence[dict[str, Any]]):
             return [self._make_record(position) for position in positions]
         return self._make_record(positions)
 
-    def _make_record(self, position: int) -> dict[str, Any]:
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with the tars and folders, as :func:`load_sa1b` logs it."""
+        return [f"{one.images}: {problem}" for one in self._sources for problem in one.problems]
+
+    def split(self) -> "list[SA1BRecords]":
+        """The records of each tar and each folder that has any, in their order."""
+        return [type(self)([source]) for source in self._sources if len(source.table)]
+
+    def image_name(self, position: int) -> str:
+        """The name of an image file, also of one inside a tar, without folder."""
+        return self._find(position)[1][0]
+
+    def _find(self, position: int) -> tuple[_Source, Pair]:
         number = np.searchsorted(self._starts, position, side="right") - 1
-        images, jsons, table, version = self._sources[number]
-        name, image_span, json_span = unpack_pair(table[position - self._starts[number]])
+        source = self._sources[number]
+        return source, unpack_pair(source.table[position - self._starts[number]])
+
+    def _make_record(self, position: int) -> dict[str, Any]:
+        (images, jsons, _, version, _), (name, image_span, json_span) = self._find(position)
         stem = split_suffix(name)[0]
         is_in_tar = version is not None
         return {
@@ -217,7 +234,8 @@ def _leave_out(error: OSError) -> None:
 def _pair_folder(root: str, folder: str, names: list[str]) -> list[_Source]:
     """Pair a folder's images with the JSON files next to them, then with those of its twin."""
     files = FolderFiles(names)
-    sources = [_Source(folder, folder, pack_pairs(files.pair()))]
+    next_to_images = _Source(folder, folder, pack_pairs(files.pair()))
+    sources = []
     annotations = _twin(root, folder, "images", "annotations")
     if files.images and annotations:
         pairs = files.pair(FolderFiles(os.listdir(annotations)))
@@ -226,8 +244,9 @@ def _pair_folder(root: str, folder: str, names: list[str]) -> list[_Source]:
     if files.jsons and twin:
         # Only to find the JSON files without image: the pairs are made when the twin has its turn.
         FolderFiles(os.listdir(twin)).pair(files)
-    _warn(folder, describe_unpaired({"": files}))
-    return sources
+    problems = describe_unpaired({"": files})
+    _warn(folder, problems)
+    return [next_to_images._replace(problems=tuple(problems)), *sources]
 
 
 def _twin(root: str, folder: str, name: str, twin_name: str) -> str | None:
@@ -255,7 +274,7 @@ def _index_tars(paths: list[str]) -> dict[str, _Source]:
     for path, index in indices.items():
         assert index is not None
         _warn(path, index.problems)
-        sources[path] = _Source(path, path, index.table, index.version)
+        sources[path] = _Source(path, path, index.table, index.version, tuple(index.problems))
     return sources
 
 

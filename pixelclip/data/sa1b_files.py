@@ -89,6 +89,15 @@ def parse_mask_rles(data: bytes) -> list[dict[str, Any]]:
     """The run-length codes in an image's JSON: 1 to 4096 dicts, for ``rle.sample_masks`` to check.
 
     Raises:
+        CorruptRecordError: as :func:`parse_annotation_file`.
+    """
+    return [annotation["segmentation"] for annotation in parse_annotation_file(data)["annotations"]]
+
+
+def parse_annotation_file(data: bytes) -> dict[str, Any]:
+    """The content of an image's JSON: "annotations" is a list of 1 to 4096 dicts with masks.
+
+    Raises:
         CorruptRecordError: kind ``"annotations"``: malformed JSON, no list of annotations, a
             segmentation missing or not run-length coded, too many; kind ``"no masks"``: none.
     """
@@ -104,16 +113,15 @@ def parse_mask_rles(data: bytes) -> list[dict[str, Any]]:
         raise CorruptRecordError(problem, "annotations")
     if not annotations:
         raise CorruptRecordError("its JSON has no masks: 'annotations' is empty", "no masks")
-    rles: list[Any] = []
     for index, annotation in enumerate(annotations):
-        rles.append(annotation.get("segmentation") if isinstance(annotation, dict) else None)
-        if not isinstance(rles[-1], dict):
+        rle = annotation.get("segmentation") if isinstance(annotation, dict) else None
+        if not isinstance(rle, dict):
             raise CorruptRecordError(
                 f"its JSON has no run-length coded 'segmentation' in annotation {index}; convert "
                 "polygons, for example with pycocotools.mask.frPyObjects and merge",
                 "annotations",
             )
-    return rles
+    return content
 
 
 class FoundMask(NamedTuple):
