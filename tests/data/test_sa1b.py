@@ -45,6 +45,20 @@ def contents(records: Any) -> list[tuple[bytes, bytes]]:
     return [(read_image_bytes(record), read_annotation_bytes(record)) for record in records]
 
 
+def test_records_of_each_tar_and_folder_have_names_and_problems(root: Path) -> None:
+    write_files(root, {"own/deep/er/alone.jpg": b""})
+    (root / "own" / "broken.tar").write_bytes(b"")
+    records = load_sa1b(root)
+    parts = records.split()
+    assert [record for part in parts for record in part] == list(records)
+    assert [len(part) for part in parts] == [1, 2, 1, 2, 1, 2, 1]
+    assert [parts[1].image_name(position) for position in range(2)] == ["11.jpg", "12.jpg"]
+    broken, alone = records.problems
+    assert f"{root}/own/broken.tar: it is truncated within its first header" in broken
+    assert alone == f"{root}/own/deep/er: 1 images without JSON (first: alone.jpg)"
+    assert [part.problems for part in parts].count([]) == 6
+
+
 def test_any_mixture_of_layouts(root: Path) -> None:
     records = load_sa1b(root)
     found = [image.decode() for image, _ in contents(records)]
