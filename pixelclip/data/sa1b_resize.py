@@ -10,9 +10,9 @@ import logging
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -32,6 +32,7 @@ from pixelclip.utils.workers import run_tasks
 logger = logging.getLogger(__name__)
 
 _STATE_FILE = ".resize_sa1b.json"  # hidden, so that it is not taken for an annotation
+_Result = ResizedRecord | CorruptRecordError
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def resize_sa1b(
     Raises:
         ValueError: a short side or number of workers below 1, or one folder is inside the other.
         FileNotFoundError: ``source`` does not exist or holds no image with masks.
+        FileExistsError: a copy would replace a file that no earlier run has made.
         TarIndexError: a tar is compressed, or not a tar.
         OSError: the copy cannot be written (no permission, disk full); it names the file.
     """
@@ -154,7 +156,7 @@ class _Outcome:
     is_final: bool = True  # whether the same would come out again
     problems: list[str] = field(default_factory=list)
 
-    def add(self, result: ResizedRecord | CorruptRecordError) -> None:
+    def add(self, result: _Result) -> None:
         """Count an image or a problem."""
         if isinstance(result, CorruptRecordError):
             self.problems.append(str(result))
@@ -189,16 +191,14 @@ class _Part:
         is_same = all(getattr(self.outcome, key) == getattr(before, key) for key in keys)
         return is_same and before.is_final and before.bytes_after == self._bytes_after()
 
-    def write(self, results: Iterator[ResizedRecord | CorruptRecordError]) -> None:
+    def write(self, results: Iterator[_Result]) -> None:
         """Write the copies of all records, which are taken from an iterator."""
         for folder in {os.path.dirname(path) for path in self.files.values()}:
             os.makedirs(folder, exist_ok=True)
         (self._write_tar if self.is_tar else self._write_files)(self._usable(results))
         self.outcome.bytes_after = self._bytes_after()
 
-    def _usable(
-        self, results: Iterator[ResizedRecord | CorruptRecordError]
-    ) -> Iterator[tuple[int, ResizedRecord]]:
+    def _usable(self, results: Iterator[_Result]) -> Iterator[tuple[int, ResizedRecord]]:
         """The records that can be used, with their positions."""
         for position, result in enumerate(islice(results, len(self.records))):
             self.outcome.add(result)
@@ -240,6 +240,7 @@ def _resize_all(parts: list[_Part], output: str, short_side: int, workers: int) 
     """Make what is missing of the copy; return what is known about each part."""
     state_file = os.path.join(output, _STATE_FILE)
     outcomes = _load_outcomes(state_file)
+    _refuse_foreign_files(parts, outcomes)
     pending = [
         part
         for part in parts
@@ -249,15 +250,32 @@ def _resize_all(parts: list[_Part], output: str, short_side: int, workers: int) 
     tasks = chain.from_iterable(part.records for part in pending)
     # One stream over all tars: every core works on the same tar, and none waits for its end.
     results = run_tasks(partial(_try_to_resize, short_side), tasks, min(workers, max(1, total)))
-    results = iter(tqdm(results, "Resizing", total, unit=" images", disable=not total))
-    for part in pending:
-        # Before its first file is replaced: a run that is killed then leaves it unfinished.
-        if outcomes.pop(part.name, None):
+    with tqdm(desc="Resizing", total=total, unit=" images", disable=not total) as progress:
+        for part in pending:
+            # A run that is killed now leaves it unfinished, whatever was there before.
+            outcomes[part.name] = replace(part.outcome, is_final=False)
             _keep_outcomes(state_file, outcomes)
-        part.write(results)
-        outcomes[part.name] = part.outcome
-        _keep_outcomes(state_file, outcomes)
+            part.write(_counted(results, progress))
+            outcomes[part.name] = part.outcome
+            _keep_outcomes(state_file, outcomes)
     return [outcomes[part.name] for part in parts]
+
+
+def _refuse_foreign_files(parts: Iterable[_Part], outcomes: Mapping[str, _Outcome]) -> None:
+    for path in chain.from_iterable(
+        part.files.values() for part in parts if part.name not in outcomes
+    ):
+        if os.path.lexists(path):
+            raise FileExistsError(
+                f"{path} would be replaced, but is not a copy that an earlier run made here; move "
+                "it away or choose another output"
+            )
+
+
+def _counted(results: Iterable[_Result], progress: "tqdm[Any]") -> Iterator[_Result]:
+    for result in results:
+        progress.update()
+        yield result
 
 
 def _load_outcomes(path: str) -> dict[str, _Outcome]:
@@ -266,7 +284,7 @@ def _load_outcomes(path: str) -> dict[str, _Outcome]:
             content = json.loads(Path(path).read_bytes())
             return {name: _Outcome(**outcome) for name, outcome in content.items()}
         except (ValueError, TypeError, AttributeError) as error:
-            logger.warning("%s is unreadable, so that all is resized again: %s", path, error)
+            logger.warning("%s is unreadable; what is finished is not known: %s", path, error)
     return {}
 
 
@@ -287,9 +305,7 @@ def _report(
     )
 
 
-def _try_to_resize(
-    short_side: int, record: Mapping[str, Any]
-) -> ResizedRecord | CorruptRecordError:
+def _try_to_resize(short_side: int, record: Mapping[str, Any]) -> _Result:
     where = f"{record['file_name']}: {record['image_id']}"
     try:
         return resize_record(record, short_side)

@@ -302,11 +302,19 @@ def test_another_short_side_makes_all_again(source: Path, tmp_path: Path) -> Non
     assert tree(tmp_path / "output") == tree(tmp_path / "expected")
 
 
-def test_an_unreadable_state_makes_all_again(source: Path, tmp_path: Path) -> None:
-    resize_sa1b(source, tmp_path / "output", SHORT, workers=1)
+def test_files_that_it_has_not_made_are_not_replaced(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    for name in ("sa_000001.tar", "own/sa_5.json"):
+        write_files(output, {name: b"an original"})
+        with pytest.raises(FileExistsError, match=f"{name} would be replaced.*another output"):
+            resize_sa1b(source, output, SHORT, workers=1)
+        assert (output / name).read_bytes() == b"an original"
+        (output / name).unlink()
+    resize_sa1b(source, output, SHORT, workers=1)
     for text in ("{", "[]", '{"sa_000001.tar": {"short_side": 30}}'):
-        (tmp_path / "output" / ".resize_sa1b.json").write_text(text)
-        assert resize_sa1b(source, tmp_path / "output", SHORT, workers=1).resized == 4
+        (output / ".resize_sa1b.json").write_text(text)
+        with pytest.raises(FileExistsError, match="would be replaced"):
+            resize_sa1b(source, output, SHORT, workers=1)
 
 
 def test_an_interrupted_run_resumes_with_the_unfinished_tar(
