@@ -47,8 +47,8 @@ def load_clip(architecture: str, pretrained: str, weights_follow: bool = False) 
         pretrained: an open_clip tag of that architecture (downloaded by open_clip), the path of a
             weights file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``), or "" for random weights;
             the toy's are "captions".
-        weights_follow: whether a checkpoint's weights will follow, so that random ones are not
-            warned about.
+        weights_follow: whether a checkpoint's weights will follow, so that these are random until
+            then: ``pretrained`` is checked, but neither downloaded nor loaded.
 
     Raises:
         ValueError: the architecture is unknown or not a plain CLIP, or ``pretrained`` is neither a
@@ -57,7 +57,7 @@ def load_clip(architecture: str, pretrained: str, weights_follow: bool = False) 
     """
     config = load_clip_config(architecture)
     _check_pretrained(architecture, config, pretrained)
-    weights_file = _locate_weights(architecture, pretrained)
+    weights_file = None if weights_follow else _locate_weights(architecture, pretrained)
     model = _open_clip().CLIP(**config)
     if weights_file is not None:
         _load_weights(model, weights_file, architecture)

@@ -108,6 +108,15 @@ def test_failed_download_names_tag_and_remedy(monkeypatch):
         load_clip("ViT-B-16-quickgelu", "openai")
 
 
+def test_a_checkpoint_that_follows_saves_the_download(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", refuse)
+    assert load_clip("ViT-S-32-alt", "", weights_follow=True).visual.proj.isfinite().all()
+    load_clip("RN50-quickgelu", "openai", weights_follow=True)
+
+
 def test_tag_downloads_and_loads(monkeypatch, tmp_path):
     """The path behind a tag, with the download replaced by a file of the same layout."""
     source = open_clip.CLIP(**open_clip.get_model_config("ViT-S-32-alt"))
