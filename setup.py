@@ -15,6 +15,7 @@ PIXELCLIP_REQUIRES = [
     "scipy>=1.11",
     "scikit-image>=0.22",
     "Pillow>=9.5",
+    "huggingface_hub>=0.26",
     "fvcore>=0.1.5.post20221221",
     "iopath>=0.1.9",
     "jinja2>=3.1",

@@ -7,6 +7,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog
 
+from pixelclip.checkpoint import register_model
 from pixelclip.data.datasets.sem_seg_benchmark import SemSegBenchmark, register_sem_seg_benchmark
 from pixelclip.data.vocabularies import register_vocabulary
 from pixelclip.modeling.clip_loader import register_clip_architecture
@@ -41,6 +42,7 @@ def _register_mask_generators() -> None:
 def _register_toy_benchmark() -> None:
     weights = {"captions": str(_TOY_ASSETS / "toy_clip.safetensors")}
     register_clip_architecture("toy", str(_TOY_ASSETS / "toy_clip.json"), weights)
+    register_model("toy", "configs/demo/toy.yaml", "")
     register_vocabulary("toy_scenes_20", _TOY_CLASSES)
     for split, count in (("val", 300), ("test", 600)):
         benchmark = SemSegBenchmark(

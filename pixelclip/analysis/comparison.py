@@ -70,8 +70,6 @@ def build_checkpoint_model(cfg: CfgNode, weights: str) -> PixelCLIP:
         FileNotFoundError: there is no such file.
         ValueError: it is not a checkpoint, or does not fit the config.
     """
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"The checkpoint {weights!r} does not exist.")
     tokens = read_checkpoint(weights)["model"].get("class_prompts.tokens")
     keys = "MODEL.PIXELCLIP.NUM_CLUSTERS", "MODEL.PIXELCLIP.PROMPT_LENGTH"
     shape = {} if tokens is None else dict(zip(keys, tokens.shape[:2], strict=True))

@@ -8,6 +8,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor
 
+from pixelclip.checkpoint.weights_download import fetch_weights
 from pixelclip.utils.atomic_write import atomic_writer, write_text
 
 # Prefixes of names, ours and the published ones, tried in this order; None: weights without use.
@@ -35,18 +36,14 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
     """
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Load a checkpoint file; an empty path means none.
+        """Load a checkpoint: a file, or a name or address, see :func:`fetch_weights`; "" for none.
 
         Raises:
             FileNotFoundError: there is no such file.
+            ConnectionError: it cannot be downloaded.
             ValueError: the file is not a checkpoint, or does not fit the model.
         """
-        if path and not os.path.isfile(self.path_manager.get_local_path(path)):
-            raise FileNotFoundError(
-                f"The checkpoint {path!r} does not exist: check MODEL.WEIGHTS, or the output "
-                "folder's file last_checkpoint."
-            )
-        return super().load(path, *args, **kwargs)
+        return super().load(fetch_weights(path), *args, **kwargs)
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``name``.pth with the model and all checkpointables, and tag it as the last one."""
@@ -85,17 +82,22 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
 def read_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint, ours or a published one, onto the CPU; ``"model"`` has our names.
 
+    Args:
+        path: of a file, or a name or address, see :func:`fetch_weights`.
+
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened or downloaded.
         ValueError: it is not a checkpoint.
     """
+    path = os.path.realpath(fetch_weights(path))  # in a cache of links, what has to be removed
     open(path, "rb").close()  # what torch raises for a missing file looks like a damaged one
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors of many kinds
         raise ValueError(
             f"{path!r} is not a checkpoint that can be read safely (weights_only): "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]} "
+            "Remove this file if it was downloaded, so that the next run downloads it again."
         ) from error
     if not isinstance(data, dict):
         raise ValueError(f"{path!r} holds a {type(data).__name__}, not a checkpoint's dict")

@@ -13,6 +13,7 @@ from pixelclip.checkpoint.checkpointer import (
     published_name,
     read_checkpoint,
 )
+from pixelclip.checkpoint.weights_download import fetch_weights
 from pixelclip.utils.atomic_write import atomic_writer
 
 LAYOUTS = ("ours", "published", "inference")
@@ -37,7 +38,7 @@ def convert_checkpoint(
     """Write the weights of a checkpoint in another layout; the state of a training is left out.
 
     Args:
-        source: a checkpoint, ours or a published one.
+        source: a checkpoint, ours or a published one; see :func:`fetch_weights`.
         target: another file; what stands there is replaced when the new one is complete.
         layout: "ours" or "published", with all weights; or "inference": ours without teacher and
             mask decoder, which evaluation and Predictor load like the others.
@@ -50,11 +51,12 @@ def convert_checkpoint(
     """
     if layout not in LAYOUTS:
         raise ValueError(f"The layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}.")
+    source = fetch_weights(os.fspath(source))
     if os.path.exists(target) and os.path.samefile(source, target):
         raise ValueError(f"{os.fspath(target)!r} is the source itself: choose another target.")
-    checkpoint = read_checkpoint(os.fspath(source))
+    checkpoint = read_checkpoint(source)
     weights = checkpoint.pop("model")
-    _check_weights(os.fspath(source), weights, layout)
+    _check_weights(source, weights, layout)
     if layout == "published":
         weights = _to_published(weights)
     elif layout == "inference":

@@ -9,9 +9,9 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
 from detectron2.engine import default_setup
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
+from pixelclip.checkpoint import fetch_weights
 from pixelclip.config import (
     add_pixelclip_config,
     check_choice,
@@ -110,7 +110,8 @@ def check_run_config(cfg: CfgNode) -> None:
         ValueError: an unknown architecture, template set or data set, no iterations, no images in a
             test batch, an unknown precision or float16 on the CPU, or as
             :func:`check_model_config` raises.
-        FileNotFoundError: ``MODEL.WEIGHTS`` does not exist.
+        FileNotFoundError, ConnectionError: ``MODEL.WEIGHTS`` does not exist, or is an address
+            that cannot be downloaded.
     """
     load_clip_config(cfg.MODEL.CLIP.ARCH)
     check_model_config(cfg)
@@ -118,8 +119,7 @@ def check_run_config(cfg: CfgNode) -> None:
         raise ValueError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; expected at least 1.")
     if cfg.TEST.IMS_PER_BATCH < 1:
         raise ValueError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; expected at least 1.")
-    if cfg.MODEL.WEIGHTS and not PathManager.isfile(cfg.MODEL.WEIGHTS):
-        raise FileNotFoundError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} does not exist.")
+    fetch_weights(cfg.MODEL.WEIGHTS)  # before processes start, which then find it in the cache
     if not 0 < cfg.SOLVER.STEP_TIME_LIMIT < 1e9:
         raise ValueError(
             f"SOLVER.STEP_TIME_LIMIT is {cfg.SOLVER.STEP_TIME_LIMIT}; expected a positive number "

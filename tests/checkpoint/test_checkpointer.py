@@ -90,7 +90,7 @@ def test_another_number_of_clusters_names_both_shapes(tiny_model, tiny_config, t
         PixelCLIPCheckpointer(tiny_model).load(str(tmp_path / "five.pth"))
 
 
-class _Payload:
+class Payload:
     def __reduce__(self):
         return (os.system, ("exit 1",))
 
@@ -106,7 +106,7 @@ def test_unsafe_or_corrupt_files_are_refused(tiny_model, tmp_path, content):
         torch.save({"model": tiny_model.state_dict()}, path)
         path.write_bytes(path.read_bytes()[:10_000])
     else:
-        data = {"code": {"model": _Payload()}, "list": [1], "no tensors": {"model": {"a": 1}}}
+        data = {"code": {"model": Payload()}, "list": [1], "no tensors": {"model": {"a": 1}}}
         torch.save(data[content], path)
     with pytest.raises(ValueError, match="checkpoint"):
         PixelCLIPCheckpointer(tiny_model).load(str(path))

@@ -163,7 +163,7 @@ def test_the_command_says_sizes_and_errors(whole, tmp_path, capsys):
     (tmp_path / "text.pth").write_text("<html>")
     torch.save({"model": {"weight": torch.zeros(2)}}, tmp_path / "other.pth")
     for source, problem in [
-        ("nowhere.pth", "No such file"),
+        ("nowhere.pth", "does not exist"),
         ("text.pth", "not a checkpoint"),
         ("other.pth", "not a checkpoint of PixelCLIP: it has no image_encoder."),
     ]:
