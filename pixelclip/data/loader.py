@@ -8,8 +8,11 @@ number of GPUs and loading processes, and on where a run was interrupted and res
 """
 
 import logging
+import os
 import random
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -178,7 +181,7 @@ class ResumableLoader:
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
             pin_memory=self.pin_memory,
-            worker_init_fn=_compute_in_one_thread,
+            worker_init_fn=_set_up_loading_process,
             # By default the loader draws from torch's own generator when it starts, which would
             # shift the model's random numbers in the first iteration after a resume.
             generator=torch.Generator(),
@@ -193,6 +196,17 @@ class ResumableLoader:
                 logger.warning("Skipped corrupt record %d%s: %s", total, only, reason)
 
 
-def _compute_in_one_thread(_worker: int) -> None:
-    """Keep OpenCV, as torch does on its own, from one thread per core in each loading process."""
-    cv2.setNumThreads(1)
+def _set_up_loading_process(_worker: int) -> None:
+    """Compute in one thread, and leave it to the training process to end this one."""
+    cv2.setNumThreads(1)  # as torch does on its own: not one per core in each loading process
+    # Ctrl-C and schedulers signal all processes, and the training still needs its batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_for_parent, daemon=True).start()
+
+
+def _end_for_parent() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

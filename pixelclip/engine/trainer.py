@@ -32,6 +32,7 @@ from pixelclip.engine.hooks import (
     SeedEveryIteration,
     WarnOfCollapse,
 )
+from pixelclip.engine.interruption import StopOnSignal
 from pixelclip.engine.non_finite import NonFiniteError, save_non_finite_step
 from pixelclip.engine.retrying_writes import (
     RetryingCheckpointer,
@@ -180,6 +181,7 @@ class Trainer(DefaultTrainer):
             WarnOfCollapse(),
             CountSkippedRecords(self.cfg.DATALOADER.MAX_CORRUPT_FRACTION),
             IterationLog(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.BASE_LR),
+            StopOnSignal(self._trainer),
         ]
         # Behind the iteration timer and the schedule, which records the learning rate.
         return [*hooks[:2], *ours, *map(self._make_retrying, hooks[2:])]

@@ -38,6 +38,10 @@ class TrainingStep(SimpleTrainer):
             parameters' own.
         accumulation_steps: number of parts of a batch.
         time_limit: seconds that a process waits for the others' batches.
+
+    Attributes:
+        is_asked_to_stop: whether this process was, by a signal.
+        must_stop: whether any process was, when the losses of the latest step were compared.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class TrainingStep(SimpleTrainer):
         self._barrier = StepBarrier(time_limit)
         self._scale = 0.0  # of the gradients in the step before
         self._skipped_in_a_row = 0
+        self.is_asked_to_stop = self.must_stop = False
 
     def run_step(self) -> None:
         """Take a batch and step.
@@ -79,7 +84,7 @@ class TrainingStep(SimpleTrainer):
         # who is missing.
         self._barrier.wait(self.iter + 1)
         losses = self.compute_gradients(batch)
-        self._refuse_non_finite(batch, losses)
+        self._compare(batch, losses)
         self._write_metrics(losses, data_time)
         # Before the step, whose hook clips the gradient: a fused optimizer would unscale it last.
         self.grad_scaler.unscale_(self.optimizer)
@@ -93,10 +98,13 @@ class TrainingStep(SimpleTrainer):
             return self._backward(self._forward(batch))
         return self._accumulate(_split(batch, self._accumulation_steps))
 
-    def _refuse_non_finite(self, batch: Batch, losses: dict[str, Tensor]) -> None:
+    def _compare(self, batch: Batch, losses: dict[str, Tensor]) -> None:
+        """Refuse non-finite losses and gradients, and learn whether a process is to stop."""
         own = {name: loss.item() for name, loss in losses.items()}
         # Losses differ between processes. One that stopped alone would leave the others waiting.
-        by_rank = dict(enumerate(comm.all_gather(own)))
+        gathered = comm.all_gather((own, self.is_asked_to_stop))
+        self.must_stop = any(is_asked for _, is_asked in gathered)
+        by_rank = {rank: values for rank, (values, _) in enumerate(gathered)}
         bad = {r: own for r, own in by_rank.items() if not all(map(isfinite, own.values()))}
         if bad:
             raise NonFiniteError(f"{_describe(bad)}{self._hint_at_float16()}", batch)

@@ -1,5 +1,7 @@
 import itertools
+import os
 import random
+import signal
 from pathlib import Path
 
 import cv2
@@ -129,6 +131,17 @@ def test_leaves_the_model_its_random_numbers(num_workers):
 def test_loading_processes_compute_in_one_thread_each():
     loader = make_loader(lambda record: {"threads": cv2.getNumThreads()}, num_workers=1)
     assert {sample["threads"] for batch in take(loader, 2) for sample in batch} == {1}
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="not on macOS")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_loading_processes_survive_signals_to_all_processes(number):
+    def signal_itself(record):
+        os.kill(os.getpid(), number)
+        return {"pid": os.getpid()}
+
+    batches = take(make_loader(signal_itself, num_workers=1), 3)
+    assert len({sample["pid"] for batch in batches for sample in batch}) == 1
 
 
 def test_loading_processes_start_next_to_opencvs_threads():

@@ -16,6 +16,7 @@ from detectron2.engine import HookBase
 
 from pixelclip import PixelCLIP
 from pixelclip.data.mapper import MaskDatasetMapper
+from pixelclip.engine.interruption import TrainingInterrupted
 from pixelclip.utils.distributed import check_same, run_on_all_ranks
 
 from ..conftest import make_batch, make_tiny_config
@@ -218,6 +219,28 @@ def test_a_bad_loss_of_one_process_stops_all_with_its_rank_and_is_saved(tmp_path
     steps = [torch.load(kept / name, weights_only=True) for name in names]
     assert "model" in steps[0] and "model" not in steps[1]
     assert steps[0]["batch"][0]["image_id"] != steps[1]["batch"][0]["image_id"]
+
+
+def interrupted_rank(rank, port, folder, name, interrupts):
+    small_training.speak_to(folder / f"rank_{rank}.txt")
+    small_training.join_group(rank, 2, port)
+    cfg = small_training.make_config(folder, folder / name, ("SOLVER.CHECKPOINT_PERIOD", 100))
+    hooks = [At(partial(send, signal.SIGINT))] if interrupts and rank == 1 else []
+    try:
+        small_training.train(cfg, hooks)
+    except TrainingInterrupted:
+        sys.exit(130)
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_iteration(tmp_path):
+    small_training.prepare(tmp_path)
+    assert run_group(interrupted_rank, tmp_path, "whole", False) == [0, 0]
+    assert run_group(interrupted_rank, tmp_path, "stopped", True) == [130, 130]
+    stopped = tmp_path / "stopped"
+    assert [path.name for path in stopped.glob("*.pth")] == ["model_0000002.pth"]
+    assert run_group(interrupted_rank, tmp_path, "stopped", False) == [0, 0]
+    logs = [(folder / "iterations.jsonl").read_text() for folder in (tmp_path / "whole", stopped)]
+    assert logs[1] == logs[0] and logs[0].count("\n") == 4
 
 
 def unequal_batches_rank(rank, port, folder):
