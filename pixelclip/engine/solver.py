@@ -89,9 +89,12 @@ def _clip_whole_gradient(optimizer: torch.optim.Optimizer, node: CfgNode) -> Non
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def clip(*_: Any) -> None:
-        clip_grad_norm_(parameters, node.CLIP_VALUE, norm_type=node.NORM_TYPE)
+        # Under AMP the gradients are unscaled before, or by a fused optimizer's step afterwards:
+        # a GradScaler then gives that the scale.
+        scale = getattr(optimizer, "grad_scale", None)
+        limit = node.CLIP_VALUE * (1.0 if scale is None else float(scale))
+        clip_grad_norm_(parameters, limit, norm_type=node.NORM_TYPE)
 
-    # As a hook of the step it also runs under AMP after the gradients were unscaled.
     optimizer.register_step_pre_hook(clip)
 
 

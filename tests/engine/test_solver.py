@@ -145,3 +145,21 @@ def test_unknown_schedules_are_refused(config, tiny_model, key, value):
 def test_nothing_to_train_is_refused(config, tiny_model):
     with pytest.raises(ValueError, match="No parameter"):
         build_optimizer(config, tiny_model.requires_grad_(False))
+
+
+def test_a_trainer_that_scales_the_gradient_clips_the_unscaled_one(tiny_config):
+    """As Detectron2's AMPTrainer does: the fused optimizer unscales after our clipping."""
+    enabled = ("ENABLED", True, "CLIP_TYPE", "full_model", "CLIP_VALUE", 1e-3)
+    tiny_config.SOLVER.CLIP_GRADIENTS.merge_from_list(list(enabled))
+
+    def stepped_weights(scale):
+        parameter = torch.nn.Parameter(torch.ones(3))
+        model = torch.nn.ParameterDict({"weight": parameter})
+        optimizer = build_optimizer(tiny_config, model)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        scaler.scale((parameter * torch.tensor([1e-3, 1.0, -2.0])).sum()).backward()
+        scaler.step(optimizer)
+        return parameter.detach(), optimizer.state[parameter]["exp_avg"]
+
+    for once, scaled in zip(stepped_weights(1.0), stepped_weights(1024.0), strict=True):
+        torch.testing.assert_close(scaled, once)
