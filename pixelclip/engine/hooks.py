@@ -124,7 +124,8 @@ class IterationLog(HookBase):
 
     Args:
         output_dir: folder of the file.
-        base_lr: ``SOLVER.BASE_LR``, of which each parameter's learning rate is a multiple.
+        base_lr: ``SOLVER.BASE_LR``, of which each parameter's learning rate is a multiple. It is
+            the mask decoder's own, which the logs show.
     """
 
     def __init__(self, output_dir: str, base_lr: float) -> None:
@@ -152,6 +153,8 @@ class IterationLog(HookBase):
         """Write iteration (from 1), total loss, base learning rate, skipped records and shares."""
         if not comm.is_main_process():
             return
+        # Detectron2 has recorded that of the group with the most parameters, whichever it is.
+        self.trainer.storage.put_scalar("lr", self._lr, smoothing_hint=False)
         latest = {name: value for name, (value, _) in self.trainer.storage.latest().items()}
         names = ("total_loss", "skipped_records", "clusters/used", "clusters/largest")
         line = {"iteration": self.trainer.iter + 1, "lr": self._lr}
@@ -177,7 +180,7 @@ class IterationLog(HookBase):
 
 
 class ProgressBar(HookBase):
-    """Show the main process's iterations and the latest loss as a bar on the terminal."""
+    """Show the main process's iterations, loss and largest cluster as a bar on the terminal."""
 
     def __init__(self, description: str) -> None:
         self._description = description
@@ -189,14 +192,19 @@ class ProgressBar(HookBase):
             total=self.trainer.max_iter,
             initial=self.trainer.start_iter,
             unit="iteration",
+            dynamic_ncols=True,
             disable=not comm.is_main_process(),
         )
 
     def after_step(self) -> None:
         """Move on by one."""
-        latest = self.trainer.storage.latest()
+        latest = {name: value for name, (value, _) in self.trainer.storage.latest().items()}
+        shown = {}
         if "total_loss" in latest:
-            self._bar.set_postfix(loss=f"{latest['total_loss'][0]:.4f}", refresh=False)
+            shown["loss"] = f"{latest['total_loss']:.4f}"
+        if "clusters/largest" in latest:
+            shown["largest_cluster"] = f"{latest['clusters/largest']:.0%}"
+        self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
     def after_train(self) -> None:

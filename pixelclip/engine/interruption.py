@@ -24,7 +24,7 @@ _NOTICE = (
 
 
 class TrainingInterrupted(KeyboardInterrupt):  # noqa: N818 (a KeyboardInterrupt is not an error)
-    """A training was stopped by a signal, and its checkpoint is written; the text names it."""
+    """A training was stopped by a signal, after its checkpoint was written."""
 
 
 class StopOnSignal(HookBase):
@@ -78,16 +78,14 @@ class StopOnSignal(HookBase):
         done = self.trainer.iter + 1
         if not self._step.must_stop or done >= self.trainer.max_iter:
             return
-        path = run_on_all_ranks(self._save)
-        raise TrainingInterrupted(f"Interrupted after iteration {done}. Saved {path}.")
+        run_on_all_ranks(self._save)
+        raise TrainingInterrupted(f"Interrupted after iteration {done}.")
 
-    def _save(self) -> str:
-        iteration = self.trainer.iter
-        name = f"model_{iteration:07d}"  # as of Detectron2's periodic checkpoints
-        checkpointer = self.trainer.checkpointer
+    def _save(self) -> None:
         if comm.is_main_process():
-            checkpointer.save(name, iteration=iteration)
-        return os.path.join(checkpointer.save_dir, f"{name}.pth")
+            iteration = self.trainer.iter
+            # Named as Detectron2's periodic checkpoints.
+            self.trainer.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Start a main function in one process per GPU, under torchrun, or in this process on the CPU."""
 
 import argparse
+import contextlib
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,7 +12,8 @@ from detectron2.engine import launch as launch_on_gpus
 from detectron2.utils import comm
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from pixelclip.engine.setup import load_config
+from pixelclip.engine.interruption import signals_for_children
+from pixelclip.engine.setup import load_config_of
 from pixelclip.utils.distributed import limit_gloo_group
 
 Main = Callable[[argparse.Namespace], object]
@@ -26,11 +28,17 @@ def launch(main: Main, args: argparse.Namespace) -> None:
     ``SOLVER.STEP_TIME_LIMIT`` seconds; the first that fails ends all, and the launcher names it.
     Where torchrun starts them again, ``args.resume`` is set.
 
+    Args:
+        main: what the processes run.
+        args: its argument; also ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url``,
+            and what :func:`load_config_of` takes.
+
     Raises:
+        KeyboardInterrupt: the processes were interrupted.
         ValueError: this machine has fewer GPUs than ``args.num_gpus``, or none is used and there
-            are several machines; or as :func:`load_config` raises.
+            are several machines; or as :func:`load_config_of` raises.
     """
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config_of(args)
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
     limit = timedelta(seconds=cfg.SOLVER.STEP_TIME_LIMIT)
     available = torch.cuda.device_count()
@@ -42,12 +50,16 @@ def launch(main: Main, args: argparse.Namespace) -> None:
             "each machine would train on its own. Start the processes with torchrun instead."
         )
     elif not on_gpu:
-        reason = f"MODEL.DEVICE is {cfg.MODEL.DEVICE}" if available else "No GPU was found"
-        print(f"{reason}: running in one process on {cfg.MODEL.DEVICE}.", flush=True)
         main(args)
     elif args.num_gpus > available:
         raise ValueError(f"--num-gpus is {args.num_gpus}; this machine has {available}.")
     else:
+        _launch_on_gpus(main, args, limit)
+
+
+def _launch_on_gpus(main: Main, args: argparse.Namespace, limit: timedelta) -> None:
+    starts_children = args.num_gpus * args.num_machines > 1
+    with signals_for_children() if starts_children else contextlib.nullcontext():
         launch_on_gpus(
             _run_on_gpu,
             args.num_gpus,

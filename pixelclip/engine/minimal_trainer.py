@@ -34,7 +34,7 @@ class MinimalTrainer(DefaultTrainer):
       instead of ``SOLVER.BASE_LR_END``);
     - for several processes, ``DistributedDataParallel`` with ``broadcast_buffers=False`` and
       Detectron2's process groups;
-    - for an evaluation, ``model.set_vocabulary`` before each data set, as :meth:`Trainer.test` does.
+    - for an evaluation, ``model.set_vocabulary`` before each data set, or :meth:`Trainer.test`.
 
     Args:
         cfg: a config with PixelCLIP's keys.

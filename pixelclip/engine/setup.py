@@ -21,25 +21,55 @@ from pixelclip.config import (
 from pixelclip.data.datasets import register_sem_seg_folders
 from pixelclip.modeling.clip_loader import load_clip_config
 from pixelclip.modeling.prompt_templates import get_prompt_templates
+from pixelclip.utils.console import shorten_console_output
 from pixelclip.utils.installation import find_config
 
 PRECISIONS = ("float16", "bfloat16")
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """Merge defaults, ``args.config_file`` and ``args.opts``; set up logging and seeds.
+    """Load the config of a command line, frozen; set up logging and seeds.
+
+    Args:
+        args: ``eval_only``, and what :func:`load_config_of` takes.
 
     Raises:
         ValueError, FileNotFoundError: see :func:`load_config`.
     """
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config_of(args)
     cfg.freeze()
-    args.config_file = find_config(args.config_file)
-    # Detectron2 sets up its own loggers and fvcore's; ours is to write to the same places.
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="pixelclip")
+    if args.config_file:
+        args.config_file = find_config(args.config_file)
+    _set_up_loggers(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
     allow_tf32()
     return cfg
+
+
+def _set_up_loggers(output_dir: str) -> None:
+    """Let ours, Detectron2's and fvcore's write to log.txt, and little of it to the console."""
+    rank = comm.get_rank()
+    # default_setup makes the same two calls, which then have no effect any more: it would write
+    # everything to the console.
+    setup_logger(output_dir, distributed_rank=rank, name="fvcore")
+    setup_logger(output_dir, distributed_rank=rank)
+    setup_logger(output_dir, distributed_rank=rank, name="pixelclip")
+    shorten_console_output()
+
+
+def load_config_of(args: argparse.Namespace) -> CfgNode:
+    """Load the config that a command line describes.
+
+    Args:
+        args: ``config_file``, ``weights`` for ``MODEL.WEIGHTS`` and ``output`` for ``OUTPUT_DIR``
+            ("" for those of the config), and ``opts``, which see :func:`load_config`.
+
+    Raises:
+        ValueError, FileNotFoundError: see :func:`load_config`.
+    """
+    named = {"MODEL.WEIGHTS": args.weights, "OUTPUT_DIR": args.output}
+    overrides = [word for key, value in named.items() if value for word in (key, value)]
+    return load_config(args.config_file, [*args.opts, *overrides])
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:

@@ -15,7 +15,7 @@ from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from detectron2.utils.logger import log_first_n, setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -34,6 +34,7 @@ from pixelclip.engine.hooks import (
 )
 from pixelclip.engine.interruption import StopOnSignal
 from pixelclip.engine.non_finite import NonFiniteError, save_non_finite_step
+from pixelclip.engine.progress_lines import ProgressLines
 from pixelclip.engine.retrying_writes import (
     RetryingCheckpointer,
     RetryingWriter,
@@ -196,12 +197,13 @@ class Trainer(DefaultTrainer):
         return hook
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's writers, which a full disk does not stop."""
+        """Detectron2's writers, with our lines of progress, which a full disk does not stop."""
         reopen = functools.partial(TensorboardXWriter, self.cfg.OUTPUT_DIR)
+        files = [w for w in super().build_writers() if not isinstance(w, CommonMetricPrinter)]
         return [
             # Its thread ends with the first error. The others keep what they could not write.
             RetryingWriter(writer, reopen if isinstance(writer, TensorboardXWriter) else None)
-            for writer in super().build_writers()
+            for writer in (ProgressLines(self.max_iter), *files)
         ]
 
     @classmethod

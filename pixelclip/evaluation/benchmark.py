@@ -38,6 +38,7 @@ from pixelclip.evaluation.timed_inference import run_timed_inference
 from pixelclip.meta_arch import PixelCLIP
 from pixelclip.modeling.inference_masks import GIVEN_MASKS, NO_MASKS
 from pixelclip.modeling.text_classifier import NO_THRESHOLD
+from pixelclip.utils.console import FILE_ONLY
 
 logger = logging.getLogger(__name__)
 
@@ -241,7 +242,8 @@ class Benchmark:
         if not comm.is_main_process() or not self.names:
             return
         for name, result in results.items():
-            logger.info("Results on %s:", name)
+            # For scripts that read Detectron2's lines; the console has the table.
+            logger.info("Results on %s:", name, extra=FILE_ONLY)
             print_csv_format(result.metrics)
         notes = {name: f"not evaluated: {problem}" for name, problem in missing.items()}
         notes.update(_notes_on_size(results))

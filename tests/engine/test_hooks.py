@@ -73,8 +73,10 @@ def log_iterations(folder, first, last):
             hook.before_step()
             storage.put_scalar("total_loss", 0.1 * trainer.iter)
             trainer.optimizer = optimizer(0.4)  # the schedule moves on before our hook
+            storage.put_scalar("lr", 7.0, smoothing_hint=False)  # Detectron2's, of another group
             hook.after_step()
             trainer.optimizer = optimizer(0.5)
+    return storage
 
 
 def logged(folder):
@@ -82,7 +84,8 @@ def logged(folder):
 
 
 def test_one_exact_line_per_iteration(tmp_path):
-    log_iterations(tmp_path, 0, 3)
+    storage = log_iterations(tmp_path, 0, 3)
+    assert storage.latest()["lr"][0] == 0.05, "the same in all logs"
     expected = [{"iteration": i + 1, "lr": 0.05, "total_loss": 0.1 * i} for i in range(3)]
     assert logged(tmp_path) == expected
 
@@ -141,13 +144,14 @@ def test_the_bar_begins_where_the_training_does(capsys):
         hook.before_train()
         hook.after_step()  # without a loss
         storage.put_scalar("total_loss", 0.25)
+        storage.put_scalar("clusters/largest", 0.3)
         hook.after_step()
         hook.after_train()
     bar = capsys.readouterr().err.split("\r")
     assert bar[1].startswith("practice:  60%")
     assert "practice: 100%" in bar[-1]
     assert "5/5" in bar[-1]
-    assert "loss=0.2500" in bar[-1]
+    assert "loss=0.2500, largest_cluster=30%" in bar[-1]
 
 
 def test_only_the_main_process_shows_a_bar(capsys, monkeypatch):

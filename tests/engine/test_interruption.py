@@ -60,12 +60,12 @@ def test_a_signal_stops_after_a_checkpoint_that_continues_exactly(
     cfg = short_config.clone()
     cfg.OUTPUT_DIR = str(tmp_path / "interrupted")
     os.mkdir(cfg.OUTPUT_DIR)
-    path = os.path.join(cfg.OUTPUT_DIR, "model_0000001.pth")
-    with pytest.raises(TrainingInterrupted, match=f"after iteration 2. Saved {path}."):
+    with pytest.raises(TrainingInterrupted, match=r"after iteration 2\."):
         run(cfg, At(1, lambda: interrupt(number)))
     assert "Ctrl-C again" in capfd.readouterr().err
     assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert [line["iteration"] for line in log_of(Path(cfg.OUTPUT_DIR))] == [1, 2]
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_0000001.pth"
     resumed = run(cfg, resume=True)
     assert resumed.start_iter == 2
     assert log_of(Path(cfg.OUTPUT_DIR)) == log_of(Path(short_config.OUTPUT_DIR))

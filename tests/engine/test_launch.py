@@ -19,7 +19,8 @@ CONFIG = str(ROOT / "configs" / "pixelclip_vitb16.yaml")
 
 
 def make_arguments(*overrides, **values):
-    defaults = {"config_file": CONFIG, "opts": list(overrides), "num_gpus": 1, "num_machines": 1}
+    defaults = {"config_file": CONFIG, "weights": "", "output": "", "opts": list(overrides)}
+    defaults |= {"num_gpus": 1, "num_machines": 1}
     return SimpleNamespace(**{**defaults, **values})
 
 
@@ -28,19 +29,13 @@ def pretend_gpus(monkeypatch, number):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
 
 
-@pytest.mark.parametrize(
-    ("gpus", "overrides", "reason"),
-    [(0, (), "No GPU was found"), (2, ("MODEL.DEVICE", "cpu"), "MODEL.DEVICE is cpu")],
-)
-def test_on_the_cpu_it_runs_here_and_says_so_in_one_line(
-    monkeypatch, capsys, gpus, overrides, reason
-):
+@pytest.mark.parametrize(("gpus", "overrides"), [(0, ()), (2, ("MODEL.DEVICE", "cpu"))])
+def test_on_the_cpu_it_runs_here(monkeypatch, gpus, overrides):
     pretend_gpus(monkeypatch, gpus)
     calls = []
     arguments = make_arguments(*overrides, num_gpus=8)
     launch(calls.append, arguments)
     assert calls == [arguments]
-    assert capsys.readouterr().out == f"{reason}: running in one process on cpu.\n"
 
 
 def test_machines_without_gpus_would_not_work_together(monkeypatch):
@@ -135,7 +130,8 @@ def main(args):
     barrier.wait(1)
 
 overrides = ["MODEL.DEVICE", "cpu"]
-launch(main, SimpleNamespace(config_file={CONFIG!r}, opts=overrides, num_machines=1, num_gpus=1))
+config = dict(config_file={CONFIG!r}, weights="", output="", opts=overrides)
+launch(main, SimpleNamespace(**config, num_machines=1, num_gpus=1))
 """
 
 

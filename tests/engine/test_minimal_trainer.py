@@ -1,5 +1,4 @@
 import pytest
-import torch
 from detectron2.data import build_detection_train_loader
 from detectron2.engine import HookBase
 from detectron2.modeling import build_model

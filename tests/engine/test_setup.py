@@ -11,6 +11,8 @@ CONFIG = "configs/pixelclip_vitb16.yaml"
 def run_setup(tmp_path, *overrides, config=CONFIG):
     arguments = SimpleNamespace(
         config_file=config,
+        weights="",
+        output="",
         opts=["OUTPUT_DIR", str(tmp_path / "output"), *overrides],
         eval_only=False,
     )
