@@ -211,7 +211,21 @@ class CLIPBackbone(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_clip_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CLIPBackbone:
-    """Build the backbone out of ``MODEL.CLIP.ARCH`` and ``.PRETRAINED`` for any Detectron2 model.
+    """Build CLIP's dense image encoder as the backbone of any Detectron2 model.
+
+    Its only feature map is named "dense" (``MODEL.SEM_SEG_HEAD.IN_FEATURES ["dense"]``) and lies in
+    CLIP's joint space, not L2-normalized. Channels and stride: 512 and 16 for the ViT-B/16, 640 and
+    32 for the ConvNeXt-B, 768 and 14 for the ViT-L/14; ``output_shape()`` tells those of any other.
+    Images are of any size: Detectron2 pads them to multiples of the stride. They must be normalized
+    with CLIP's mean and standard deviation of RGB images, as :func:`add_pixelclip_config` sets them.
+
+    All parameters train. To freeze some or all, call
+    ``apply_finetune_policy(model.backbone.encoder, "attention")``, or ``"none"``.
+
+    Args:
+        cfg: of it, ``MODEL.CLIP.ARCH``, ``.PRETRAINED``, ``.DENSE_PATH`` and
+            ``.ACTIVATION_CHECKPOINTING`` (less memory for a second forward pass) are used.
+        input_shape: Detectron2's; 3 channels, or not known.
 
     Raises:
         ValueError: the images are not of three channels, or as :func:`load_clip` raises.
@@ -221,5 +235,7 @@ def build_clip_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CLIPBackbone:
             f"CLIP's image encoder takes 3 channels, and the model gives {input_shape.channels}; "
             "MODEL.PIXEL_MEAN must have 3 values."
         )
-    clip = load_clip(cfg.MODEL.CLIP.ARCH, cfg.MODEL.CLIP.PRETRAINED)
-    return CLIPBackbone(DenseImageEncoder(clip.visual, cfg.MODEL.CLIP.DENSE_PATH))
+    node = cfg.MODEL.CLIP
+    clip = load_clip(node.ARCH, node.PRETRAINED)
+    encoder = DenseImageEncoder(clip.visual, node.DENSE_PATH, node.ACTIVATION_CHECKPOINTING)
+    return CLIPBackbone(encoder)

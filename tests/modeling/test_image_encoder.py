@@ -109,6 +109,22 @@ def test_backbone_output_shape_is_true(tiny_config):
     )
 
 
+def test_backbone_keeps_less_with_activation_checkpointing(tiny_config):
+    from detectron2.modeling import build_backbone
+
+    images, kept = torch.randn(2, 3, 64, 64), []
+    for tiny_config.MODEL.CLIP.ACTIVATION_CHECKPOINTING in (False, True):
+        backbone, sizes = build_backbone_of(tiny_config, build_backbone), []
+        assert all(p.requires_grad for p in backbone.parameters())
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.numel()), lambda _: None
+        )
+        with hooks:
+            backbone(images)
+        kept.append(sum(sizes))
+    assert kept[1] < 0.5 * kept[0]
+
+
 def build_backbone_of(cfg, build_backbone):
     cfg.MODEL.BACKBONE.NAME = "build_clip_backbone"
     return build_backbone(cfg)
