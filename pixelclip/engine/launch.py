@@ -26,12 +26,12 @@ def launch(main: Main, args: argparse.Namespace) -> None:
     Otherwise Detectron2's launcher starts ``args.num_gpus`` processes on each machine. On the CPU,
     ``main`` runs once in this process. Processes wait for each other for up to
     ``SOLVER.STEP_TIME_LIMIT`` seconds; the first that fails ends all, and the launcher names it.
-    Where torchrun starts them again, ``args.resume`` is set.
+    Where torchrun starts a training again, ``args.resume`` is set.
 
     Args:
         main: what the processes run.
-        args: its argument; also ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url``,
-            and what :func:`load_config_of` takes.
+        args: its argument; also ``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url`` and
+            ``eval_only``, and what :func:`load_config_of` takes.
 
     Raises:
         KeyboardInterrupt: the processes were interrupted.
@@ -97,7 +97,7 @@ def _run_under_torchrun(
     )
     limit_gloo_group(limit)
     create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-    if any(comm.all_gather(restarts)):
+    if any(comm.all_gather(restarts)) and not args.eval_only:
         args.resume = True
     main(args)
     # After an error it might wait for the others; the process ends without it.
