@@ -103,16 +103,18 @@ def _find_metric(result: DatasetResult | None, task: str, key: str) -> float | N
 
 
 def to_markdown(rows: Sequence[Row], published_row: str = "", protocol: str = "") -> str:
-    """The rows as a Markdown table that can be read as it is, and what its numbers mean."""
-    dropped = ("images timed",) if any(row["note"] for row in rows) else ("images timed", "note")
-    headings = [key for key in rows[0] if key not in dropped]
+    """The rows as a Markdown table that can be read as it is, the notes, what its numbers mean."""
+    headings = [key for key in rows[0] if key not in ("images timed", "note")]
     titles = [
         f"{heading} ({published_row})" if heading == "published mIoU" else heading
         for heading in headings
     ]
     cells = [[_cell(row, heading) for heading in headings] for row in rows]
-    alignment = ["left" if key in ("data set", "note") else "right" for key in headings]
-    return f"{to_markdown_table(titles, cells, alignment)}\n{protocol}{_EXPLANATION}"
+    alignment = ["left" if key == "data set" else "right" for key in headings]
+    # As lines: a note on what is missing is longer than a table is wide.
+    notes = "".join(f"- {row['data set']}: {row['note']}\n" for row in rows if row["note"])
+    notes = f"{notes}\n" if notes else ""
+    return f"{to_markdown_table(titles, cells, alignment)}\n{notes}{protocol}{_EXPLANATION}"
 
 
 def to_markdown_table(
@@ -129,7 +131,7 @@ def to_markdown_table(
 def _cell(row: Row, heading: str) -> str:
     value = row[heading]
     if value is None:
-        return "" if heading == "note" else "-"
+        return "-"
     if heading == "images per second":
         return f"{value:.2f} ({row['images timed']})"
     return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -216,8 +216,8 @@ def build_clip_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CLIPBackbone:
     Its only feature map is named "dense" (``MODEL.SEM_SEG_HEAD.IN_FEATURES ["dense"]``) and lies in
     CLIP's joint space, not L2-normalized. Channels and stride: 512 and 16 for the ViT-B/16, 640 and
     32 for the ConvNeXt-B, 768 and 14 for the ViT-L/14; ``output_shape()`` tells those of any other.
-    Images are of any size: Detectron2 pads them to multiples of the stride. They must be normalized
-    with CLIP's mean and standard deviation of RGB images, as :func:`add_pixelclip_config` sets them.
+    Images are of any size: Detectron2 pads them to multiples of the stride. They must be RGB,
+    normalized with CLIP's mean and standard deviation; :func:`add_pixelclip_config` sets all three.
 
     All parameters train. To freeze some or all, call
     ``apply_finetune_policy(model.backbone.encoder, "attention")``, or ``"none"``.
