@@ -101,6 +101,24 @@ def test_the_backend_under_torchrun_is_that_of_the_configured_device(monkeypatch
     assert devices == ([1] if device == "cuda" else [])
 
 
+@pytest.mark.parametrize(("restarts", "eval_only"), [(0, False), (1, False), (1, True)])
+def test_a_restarted_training_resumes_and_a_restarted_evaluation_repeats(
+    monkeypatch, restarts, eval_only
+):
+    pretend_gpus(monkeypatch, 0)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda _: iter([(None, 0, 1)]))
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, **__: None)
+    for name in ("limit_gloo_group", "create_local_process_group"):
+        monkeypatch.setattr(module, name, lambda _: None)
+    arguments = make_arguments("MODEL.DEVICE", "cpu", eval_only=eval_only, resume=False)
+    launch(lambda _: None, arguments)
+    assert arguments.resume == (restarts > 0 and not eval_only)
+
+
 def test_the_gloo_group_next_to_nccl_waits_as_long(monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
     monkeypatch.setattr(torch.distributed, "new_group", lambda **settings: settings)
