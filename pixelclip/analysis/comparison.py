@@ -122,7 +122,7 @@ def draw_comparison(
         model.set_vocabulary(**vocabulary)
         maps.append([one.segment(model) for one in tqdm(images, desc="Images", unit=" images")])
     names = vocabulary["class_names"]
-    colors = class_colors(len(names))
+    colors = class_colors(names)
     rows = [
         [image.pixels, *(overlay_labels(image.pixels, one, colors, 0.8) for one in labels)]
         for image, *labels in zip(images, *maps, strict=True)
@@ -183,6 +183,6 @@ def _legend(maps: Sequence[Labels], names: Sequence[str]) -> dict[str, list[int]
     """Colors of the classes that are not small in at least one label map."""
     shares = [np.bincount(one.reshape(-1), minlength=len(names) + 1) / one.size for one in maps]
     largest = np.max(shares, axis=0)  # (C + 1,)
-    colors = class_colors(len(names)).tolist()
+    colors = class_colors(names).tolist()
     shown = np.flatnonzero(largest[:-1] >= _SMALLEST_IN_LEGEND).tolist()
     return {names[index].split(",")[0].strip(): colors[index] for index in shown}

@@ -52,7 +52,7 @@ def draw_named_clusters(
         maps, names, titles: for each model the clusters of each image, their names, and a title.
         caption: below the images.
     """
-    colors = [class_colors(len(one)) for one in names]
+    colors = [class_colors(one) for one in names]
     rows = [[image] for image in images]
     for row, *clusters in zip(rows, *maps, strict=True):
         pairs = zip(clusters, colors, strict=True)
@@ -78,13 +78,20 @@ def _write(axes: Axes, text: str, place: Any, color: str, **settings: Any) -> No
 
 
 def draw_prompt_map(
-    prompts: Floats, names: Floats, class_names: Sequence[str], caption: str = ""
+    prompts: Floats,
+    names: Floats,
+    class_names: Sequence[str],
+    prompt_names: Sequence[str],
+    caption: str = "",
 ) -> Figure:
-    """Draw class prompts (K, 2), by their numbers, and class names (C, 2) as points of a plane."""
+    """Draw class prompts (K, 2), by their numbers, and class names (C, 2) as points of a plane.
+
+    The prompts have the colors of their names, as in :func:`draw_named_clusters`.
+    """
     figure, axes = _new_figure((9, 8.5), caption)
     axes.scatter(names[:, 0], names[:, 1], 12, "0.45", marker="s", label="class names")
     axes.scatter(
-        prompts[:, 0], prompts[:, 1], 130, class_colors(len(prompts)) / 255, edgecolors="0.25",
+        prompts[:, 0], prompts[:, 1], 130, class_colors(prompt_names) / 255, edgecolors="0.25",
         linewidths=0.5, label="class prompts",
     )  # fmt: skip
     for index, place in enumerate(prompts):
@@ -119,7 +126,7 @@ def draw_cluster_usage(shares: Floats, names: Sequence[str], caption: str = "") 
     order = np.argsort(-shares, kind="stable")
     shown, rest = order[:_MAX_BARS], order[_MAX_BARS:]
     figure, axes = _new_figure((7, 1.2 + 0.19 * len(shown)), caption)
-    colors = class_colors(len(shares))[shown] / 255
+    colors = class_colors(names)[shown] / 255
     labels = [f"{index}: {names[index]}" for index in shown]
     axes.barh(range(len(shown)), 100 * shares[shown], color=colors, edgecolor="0.4", linewidth=0.5)
     axes.set_yticks(range(len(shown)), labels, fontsize=8)

@@ -211,7 +211,8 @@ def _draw(
     figures = {}
     try:
         places = embed_in_plane(findings.prompts.numpy(), findings.names.numpy())
-        figures[f"plane_{suffix}"] = draw_prompt_map(*places, class_names, caption)
+        names = findings.cluster_names
+        figures[f"plane_{suffix}"] = draw_prompt_map(*places, class_names, names, caption)
     except ImportError as error:
         logger.warning("%s", error)
     if findings.counts is not None:

@@ -89,7 +89,7 @@ class Prediction:
             opacity: 0 shows the image alone, 1 the colors alone.
             legend: add names and shares of the classes below; those under 0.5% are only counted.
         """
-        colors = class_colors(len(self.names))
+        colors = class_colors(self.names)
         drawn = overlay_labels(
             self.image, self.labels.numpy(), colors, opacity, self.background_index
         )
@@ -97,7 +97,7 @@ class Prediction:
 
     def legend_colors(self) -> list[list[int] | None]:
         """RGB colors of the names, None for the background."""
-        colors: list[list[int] | None] = class_colors(len(self.names)).tolist()
+        colors: list[list[int] | None] = class_colors(self.names).tolist()
         if self.background_index is not None:
             colors[self.background_index] = None
         return colors
@@ -134,6 +134,6 @@ class Prediction:
         has_8_bits = len(self.names) <= 255  # label 255 is void by convention
         image = Image.fromarray(self.labels.numpy().astype(np.uint8 if has_8_bits else np.uint16))
         if has_8_bits:
-            image.putpalette(class_colors(len(self.names)).tobytes())
+            image.putpalette(class_colors(self.names).tobytes())
         with atomic_writer(path) as file:
             image.save(file, format="PNG")

@@ -162,7 +162,7 @@ def _prompt_table(cfg: CfgNode, model: PixelCLIP) -> str:
 def draw_scenes(cfg: CfgNode, evaluations: Sequence[Evaluation], path: Path) -> None:
     """Draw the first test scenes, their masks and labels, and the predictions of each model."""
     mapper = DatasetMapper(cfg, is_train=False)
-    colors = visualization.class_colors(len(CLASS_NAMES))
+    colors = visualization.class_colors(CLASS_NAMES)
     seed = next(split.seed for split in SPLITS if split.name == "test")
     rows = []
     for record in DatasetCatalog.get(TEST_SET)[:_SCENES_SHOWN]:

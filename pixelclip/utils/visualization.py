@@ -6,7 +6,6 @@ as Detectron2's Visualizer would do: a drawn image has the size of the image.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,51 +19,12 @@ from PIL import Image, ImageDraw
 from PIL.ImageFont import FreeTypeFont, truetype
 
 from pixelclip.utils.atomic_write import atomic_writer
+from pixelclip.utils.class_colors import class_colors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ImageArray = NDArray[np.uint8]
-
-_NUM_COLORS = 1024
-# Oklab (Ottosson 2020): linear RGB to cone responses, and their cube roots to lightness and hue.
-_RGB_TO_CONES = np.transpose([
-    [0.4122214708, 0.5363325363, 0.0514459929],
-    [0.2119034982, 0.6806995451, 0.1073969566],
-    [0.0883024619, 0.2817188376, 0.6299787005],
-])
-_CONES_TO_OKLAB = np.transpose([
-    [0.2104542553, 0.7936177850, -0.0040720468],
-    [1.9779984951, -2.4285922050, 0.4505937099],
-    [0.0259040371, 0.7827717662, -0.8086757660],
-])
-
-
-def class_colors(count: int) -> ImageArray:
-    """Colors (count, 3) that differ strongly, the same first ones for any count; 1024 at most."""
-    return _palette()[np.arange(count) % _NUM_COLORS]
-
-
-@functools.cache
-def _palette() -> ImageArray:
-    """Each color is the medium light one farthest, in Oklab, from white and those before it."""
-    levels = np.linspace(0, 255, 12).round()
-    grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)  # (1728, 3)
-    lightness = _to_oklab(grid)[:, 0]
-    candidates = grid[(lightness > 0.45) & (lightness < 0.92)]
-    positions = _to_oklab(candidates)
-    latest, chosen = _to_oklab(np.full((1, 3), 255.0)), []
-    distances = np.full(len(candidates), np.inf)
-    for _ in range(_NUM_COLORS):
-        distances = np.minimum(distances, np.linalg.norm(positions - latest, axis=1))
-        chosen.append(int(distances.argmax()))
-        latest = positions[chosen[-1]]
-    return candidates[chosen].astype(np.uint8)
-
-
-def _to_oklab(colors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Oklab coordinates (n, 3) of RGB colors (n, 3) in 0..255."""
-    return np.cbrt((colors / 255) ** 2.2 @ _RGB_TO_CONES) @ _CONES_TO_OKLAB
 
 
 def color_labels(labels: NDArray[np.integer], colors: ImageArray) -> ImageArray:
@@ -105,7 +65,8 @@ def overlay_masks(image: ImageArray, masks: NDArray[np.bool_], opacity: float = 
     labels = np.full(image.shape[:2], -1)
     for index, mask in enumerate(sorted(masks, key=np.count_nonzero, reverse=True)):
         labels[mask] = index
-    return overlay_labels(image, labels, class_colors(len(masks)), opacity)
+    colors = class_colors([str(index) for index in range(len(masks))])  # masks have no names
+    return overlay_labels(image, labels, colors, opacity)
 
 
 class LegendEntry(NamedTuple):

@@ -119,7 +119,7 @@ class Segmentation:
     @property
     def colors(self) -> NDArray[np.uint8]:
         """Colors (C, 3) of the classes."""
-        return class_colors(len(self.names))
+        return class_colors(self.names)
 
     def similarity_range(self) -> tuple[float, float]:
         """Thresholds, in thousandths, below which no pixel and all pixels are background."""

@@ -8,7 +8,7 @@ from pixelclip.analysis.figures import (
     draw_prompt_map,
     name_regions,
 )
-from pixelclip.utils.visualization import save_figure
+from pixelclip.utils.visualization import class_colors, save_figure
 
 NAMES = ["sky", "sea", "ship"]
 
@@ -35,8 +35,9 @@ def test_clusters_have_their_own_colors_over_the_image(clusters):
     image = np.full((40, 60, 3), 255, np.uint8)
     figure = draw_named_clusters([image], [[clusters]], [NAMES], ["k = 3"])
     shown, painted = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
-    colors = {tuple(painted[place]) for place in ((5, 30), (20, 30))}
-    assert len(colors) == 2
+    sky, _, ship = 0.7 * class_colors(NAMES) + 0.3 * 255
+    for place, color in (((5, 30), sky), ((20, 30), ship)):
+        np.testing.assert_allclose(painted[place], color, atol=0.5)
     assert (painted[20, 30] == painted[37, 55]).all()
     assert (shown == image).all()
 
@@ -65,11 +66,13 @@ def test_names_stay_inside_the_image(column, side):
 
 def test_prompts_and_names_share_a_plane():
     prompts, names = np.random.rand(3, 2), np.random.rand(2, 2)
-    (axes,) = draw_prompt_map(prompts, names, ["sofa, couch", "sea"], "of a test").axes
+    (axes,) = draw_prompt_map(prompts, names, ["sofa, couch", "sea"], NAMES, "of a test").axes
     assert [text.get_text() for text in axes.texts] == ["0", "1", "2", "sofa", "sea"]
     shown = [points.get_offsets() for points in axes.collections]
     np.testing.assert_allclose(shown[0], names)
     np.testing.assert_allclose(shown[1], prompts)
+    colors = axes.collections[1].get_facecolors()[:, :3]
+    np.testing.assert_allclose(colors, class_colors(NAMES) / 255)
 
 
 def test_the_most_used_clusters_come_first():
@@ -90,7 +93,7 @@ def test_of_very_many_clusters_the_rest_is_summed():
 @pytest.mark.parametrize("prompt", [(0.1, 0.1), (-0.1, 0.1), (0.1, -0.1), (-0.1, -0.1)])
 def test_words_do_not_cover_the_prompt_next_to_them(prompt):
     prompts = np.array([prompt, (9.0, 9.0)])
-    (axes,) = draw_prompt_map(prompts, np.zeros((1, 2)), ["sea"]).axes
+    (axes,) = draw_prompt_map(prompts, np.zeros((1, 2)), ["sea"], ["hut", "ship"]).axes
     word = axes.texts[-1]
     assert word.get_ha() == ("right" if prompt[0] > 0 else "left")
     assert word.get_va() == ("top" if prompt[1] > 0 else "bottom")

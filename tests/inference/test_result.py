@@ -68,7 +68,7 @@ def test_the_overlay_has_the_classes_colors(prediction):
     is_inside[:-1, :-1] = (labels[:-1, :-1] == labels[1:, :-1]) & (
         labels[:-1, :-1] == labels[:-1, 1:]
     )
-    assert np.array_equal(plain[is_inside], class_colors(5)[labels[is_inside]])
+    assert np.array_equal(plain[is_inside], class_colors(prediction.names)[labels[is_inside]])
     untouched = np.asarray(prediction.draw(opacity=0, legend=False))
     assert np.array_equal(untouched, prediction.image)
     with pytest.raises(ValueError, match=r"opacity is 1\.5"):
@@ -131,4 +131,5 @@ def test_labels_are_read_back_as_they_were(tmp_path, classes, mode):
         assert np.array_equal(np.asarray(saved), prediction.labels.numpy())
         if mode == "P":
             shown = np.asarray(saved.convert("RGB"))
-            assert np.array_equal(shown, class_colors(classes)[prediction.labels.numpy()])
+            colors = class_colors(prediction.names)
+            assert np.array_equal(shown, colors[prediction.labels.numpy()])

@@ -52,7 +52,7 @@ def test_void_pixels_show_the_image_and_others_their_color():
     void = shown.shown_labels(shown.label_maps[OURS]) == VOID_LABEL
     np.testing.assert_array_equal(drawn[void], shown.image[void])
     whole = make_segmentation(opacity=0.4)
-    expected = overlay_labels(whole.image, whole.label_maps[OURS].labels, class_colors(3), 0.4)
+    expected = overlay_labels(whole.image, whole.label_maps[OURS].labels, class_colors(NAMES), 0.4)
     np.testing.assert_array_equal(whole.draw(whole.label_maps[OURS]), expected)
 
 
@@ -71,7 +71,7 @@ def test_files_hold_what_is_shown():
         np.testing.assert_array_equal(np.asarray(image), shown.shown_labels(main))
         assert json.loads(image.text["class_names"]) == list(NAMES)
         colors = np.asarray(image.convert("RGB"))
-    np.testing.assert_array_equal(colors[0, 1], class_colors(3)[0])
+    np.testing.assert_array_equal(colors[0, 1], class_colors(NAMES)[0])
     np.testing.assert_array_equal(colors[0, 0], (255, 255, 255))
     with Image.open(io.BytesIO(shown.encode_overlay())) as image:
         np.testing.assert_array_equal(np.asarray(image)[:2, :3], shown.draw(main))
