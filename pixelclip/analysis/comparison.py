@@ -1,5 +1,6 @@
-"""A data set's images with their labels, and what CLIP and PixelCLIP make of them."""
+"""A data set's images with their labels, and what PixelCLIP and two baselines make of them."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from pixelclip.analysis.baselines import baseline_configs
 from pixelclip.analysis.clusters import spread
 from pixelclip.checkpoint import PixelCLIPCheckpointer, read_checkpoint
 from pixelclip.evaluation.benchmark import dataset_vocabulary
 from pixelclip.evaluation.mask_regions import read_label_map
 from pixelclip.meta_arch import PixelCLIP
-from pixelclip.modeling.clip_loader import load_clip_config
 from pixelclip.utils.visualization import ImageArray, class_colors, draw_image_grid, overlay_labels
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ Labels = NDArray[np.int64]
 
 # More pixels would not be seen in a row of images.
 _LONGEST_SIDE = 480
-_TITLES = ("image", "ground truth", "CLIP", "PixelCLIP")
 # What covers less of every label map is not worth a place in the legend.
 _SMALLEST_IN_LEGEND = 0.01
 
@@ -73,22 +73,16 @@ def build_checkpoint_model(cfg: CfgNode, weights: str) -> PixelCLIP:
     tokens = read_checkpoint(weights)["model"].get("class_prompts.tokens")
     keys = "MODEL.PIXELCLIP.NUM_CLUSTERS", "MODEL.PIXELCLIP.PROMPT_LENGTH"
     shape = {} if tokens is None else dict(zip(keys, tokens.shape[:2], strict=True))
-    model = _build_changed_model(cfg, {"MODEL.WEIGHTS": weights, **shape})
+    cfg = cfg.clone()
+    cfg.defrost()
+    changes = {"MODEL.WEIGHTS": weights, **shape}
+    cfg.merge_from_list([part for change in changes.items() for part in change])
+    model = _build_model(cfg)
     PixelCLIPCheckpointer(model).load(weights)
     return model
 
 
-def build_plain_clip(cfg: CfgNode) -> PixelCLIP:
-    """CLIP itself, in eval mode: its weights, and for a ViT the last block as it was trained."""
-    is_vit = "timm_model_name" not in load_clip_config(cfg.MODEL.CLIP.ARCH)["vision_cfg"]
-    path = "plain" if is_vit else "pixelclip"
-    return _build_changed_model(cfg, {"MODEL.CLIP.DENSE_PATH": path, "MODEL.WEIGHTS": ""})
-
-
-def _build_changed_model(cfg: CfgNode, changes: Mapping[str, Any]) -> PixelCLIP:
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.merge_from_list([part for change in changes.items() for part in change])
+def _build_model(cfg: CfgNode) -> PixelCLIP:
     return build_model(cfg).eval()
 
 
@@ -100,9 +94,9 @@ def draw_comparison(
     file_names: Sequence[str] = (),
     note: str = "",
 ) -> Figure:
-    """Draw images next to their labels, CLIP's and PixelCLIP's, with a legend.
+    """Draw images next to their labels, the baselines' and PixelCLIP's results, with a legend.
 
-    CLIP has the weights ``MODEL.CLIP.PRETRAINED`` and segments by its patch tokens as they are.
+    The baselines are those of :func:`pixelclip.analysis.baselines.baseline_configs`.
 
     Args:
         cfg, weights: of PixelCLIP's training and checkpoint; the number of prompts may differ.
@@ -116,11 +110,16 @@ def draw_comparison(
     """
     vocabulary = dataset_vocabulary(dataset)
     images, truths = _load_images(cfg, dataset, _choose(dataset, num_images, file_names))
+    builders = {
+        name: functools.partial(_build_model, baseline)
+        for name, baseline in baseline_configs(cfg).items()
+    }
+    builders["PixelCLIP"] = functools.partial(build_checkpoint_model, cfg, weights)
     maps = [truths]
-    for build in (lambda: build_plain_clip(cfg), lambda: build_checkpoint_model(cfg, weights)):
+    for name, build in builders.items():
         model = build()  # one after the other, so that only one is held
         model.set_vocabulary(**vocabulary)
-        maps.append([one.segment(model) for one in tqdm(images, desc="Images", unit=" images")])
+        maps.append([one.segment(model) for one in tqdm(images, desc=name, unit=" images")])
     names = vocabulary["class_names"]
     colors = class_colors(names)
     rows = [
@@ -131,7 +130,8 @@ def draw_comparison(
     clip = f"{cfg.MODEL.CLIP.ARCH} {cfg.MODEL.CLIP.PRETRAINED or 'random'}"
     caption = f"{dataset}. Weights: CLIP {clip}; PixelCLIP {short_path(weights)}"
     caption = f"{note}\n{caption}".lstrip("\n")
-    return draw_image_grid(rows, _TITLES, legend, caption, cell_width=2.2)
+    titles = ["image", "ground truth", *builders]
+    return draw_image_grid(rows, titles, legend, caption, cell_width=1.8)
 
 
 def short_path(path: str) -> str:

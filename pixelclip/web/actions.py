@@ -4,11 +4,11 @@ import dataclasses
 import functools
 import html
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pixelclip.utils.installation import import_optional
-from pixelclip.web.models import OURS, PLAIN, PageModels
+from pixelclip.web.models import OURS, PageModels
 from pixelclip.web.request import Limits, RequestError, parse_words, read_image
 from pixelclip.web.viewer import Segmentation, pack_download, show_segmentation
 
@@ -30,20 +30,24 @@ class PageActions:
     models: PageModels
     limits: Limits
 
-    def segment(self, path: str | None, words: str, compare: bool, opacity: float) -> Answer:
+    def segment(
+        self, path: str | None, words: str, baselines: Sequence[str], opacity: float
+    ) -> Answer:
         """Segment a new image, or the same one with other words."""
         names = parse_words(words, self.limits)
         image = read_image(path, self.limits)
         label_maps = {OURS: self.models.label(OURS, image, names)}
-        return self.compare(Segmentation(image, names, label_maps, opacity=opacity), compare)
+        return self.compare(Segmentation(image, names, label_maps, opacity=opacity), baselines)
 
-    def compare(self, segmentation: Segmentation | None, compare: bool) -> Answer:
-        """Add or remove the result of plain CLIP."""
+    def compare(self, segmentation: Segmentation | None, baselines: Sequence[str]) -> Answer:
+        """Show PixelCLIP's result next to those of some baselines."""
         if segmentation is None:
             return {"message": ""}
-        label_maps = {OURS: segmentation.label_maps[OURS]}
-        if compare:
-            label_maps[PLAIN] = self.models.label(PLAIN, segmentation.image, segmentation.names)
+        image, names = segmentation.image, segmentation.names
+        label_maps = {
+            model: segmentation.label_maps.get(model) or self.models.label(model, image, names)
+            for model in (OURS, *baselines)
+        }
         segmentation = dataclasses.replace(segmentation, label_maps=label_maps)
         low, high = segmentation.similarity_range()
         threshold = min(max(segmentation.threshold, low), high)

@@ -1,4 +1,4 @@
-"""The models behind the page: PixelCLIP, and plain CLIP to compare with."""
+"""The models behind the page: PixelCLIP, and training-free baselines to compare with."""
 
 import concurrent.futures
 import threading
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from open_clip.transformer import VisionTransformer
 
+from pixelclip.analysis.baselines import baseline_configs
 from pixelclip.engine.setup import load_config
 from pixelclip.inference.predictor import Predictor
 from pixelclip.inference.result import Prediction
 from pixelclip.web.request import RequestError
 
-OURS, PLAIN = "PixelCLIP", "plain CLIP"
+OURS = "PixelCLIP"
 
 _CLOSING = "The page is closing: ask again when it is back."
 
@@ -32,14 +32,17 @@ class LabelMap(NamedTuple):
 
 
 class PageModels:
-    """Label maps by PixelCLIP and by plain CLIP, one image at a time.
+    """Label maps by PixelCLIP and by the baselines, one image at a time.
 
-    Plain CLIP has ``MODEL.CLIP.PRETRAINED``'s weights and, where it is a ViT, the patch features
-    that CLIP itself gives; it is loaded when it is first asked for.
+    A baseline is loaded when it is first asked for.
 
     Args:
         config_file, weights, overrides: see :meth:`pixelclip.Predictor.from_config`.
         seconds: that an image may take.
+
+    Attributes:
+        baselines: their configs by their names, see
+            :func:`pixelclip.analysis.baselines.baseline_configs`; none where CLIP has no weights.
 
     Raises:
         FileNotFoundError, ValueError: as :meth:`pixelclip.Predictor.from_config`.
@@ -51,24 +54,24 @@ class PageModels:
     ) -> None:
         self.cfg = load_config(config_file, overrides)
         self.seconds = seconds
-        self._predictor = Predictor.from_config(self.cfg, weights)
-        self._plain: Predictor | None = None
+        self.baselines = baseline_configs(self.cfg) if self.cfg.MODEL.CLIP.PRETRAINED else {}
+        self._predictors = {OURS: Predictor.from_config(self.cfg, weights)}
         self._loading = threading.Lock()
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "segmentation")
 
     @property
-    def has_plain(self) -> bool:
-        """Whether CLIP has weights of its own to compare with."""
-        return bool(self.cfg.MODEL.CLIP.PRETRAINED)
+    def is_toy(self) -> bool:
+        """Whether the model is the tiny CLIP, which knows the classes of the toy benchmark."""
+        return self.cfg.MODEL.CLIP.ARCH == "toy"
 
     def label(self, model: str, image: NDArray[np.uint8], names: Sequence[str]) -> LabelMap:
-        """Segment an image (H, W, 3) uint8, RGB, with the model ``OURS`` or ``PLAIN``.
+        """Segment an image (H, W, 3) uint8, RGB, with ``OURS`` or a baseline.
 
         Raises:
             RequestError: it took too long, CLIP's own weights cannot be loaded, the words or the
                 image cannot be used, or the page is closing.
         """
-        predict = self._predictor if model == OURS else self._load_plain()
+        predict = self._predictors.get(model) or self._load(model)
         found = self._in_time(
             lambda: predict(image, list(names), background_threshold=-1.0, background_words=())
         )
@@ -79,18 +82,14 @@ class PageModels:
         """Start no more work, and do not wait for what has begun; callers get a RequestError."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _load_plain(self) -> Predictor:
+    def _load(self, model: str) -> Predictor:
         with self._loading:
-            if self._plain is None:
-                cfg = self.cfg.clone()
-                cfg.MODEL.WEIGHTS = ""
-                if isinstance(self._predictor.model.image_encoder.visual, VisionTransformer):
-                    cfg.MODEL.CLIP.DENSE_PATH = "plain"
+            if model not in self._predictors:
                 try:
-                    self._plain = Predictor.from_config(cfg)
+                    self._predictors[model] = Predictor.from_config(self.baselines[model])
                 except (OSError, RuntimeError, ValueError) as error:
-                    raise RequestError(f"Plain CLIP cannot be loaded: {error}") from error
-            return self._plain
+                    raise RequestError(f"{model} cannot be loaded: {error}") from error
+            return self._predictors[model]
 
     def _in_time(self, work: Callable[[], Prediction]) -> Prediction:
         """Run in the only worker thread, which finishes what it has begun even if nobody waits."""

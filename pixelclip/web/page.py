@@ -81,12 +81,15 @@ def _build_page(gradio: Any, models: PageModels, limits: Limits, folder: Path, n
         gradio.Markdown(f"# PixelCLIP: any words, every pixel\n{note}")
         with gradio.Row():
             with gradio.Column(scale=2, min_width=280):
-                image, words, compare = _add_request(gradio, limits, models.has_plain)
+                image, words, compare = _add_request(gradio, limits, list(models.baselines))
                 start = gradio.Button("Segment", variant="primary", elem_id="segment")
-                examples = gradio.Examples(
-                    write_examples(folder), [image, words], cache_examples=False,
-                    label="Examples: toy scenes", elem_id="examples",
-                )
+                starts = [start.click, words.submit]
+                if models.is_toy:
+                    examples = gradio.Examples(
+                        write_examples(folder), [image, words], cache_examples=False,
+                        label="Examples: toy scenes", elem_id="examples",
+                    )
+                    starts.append(examples.load_input_event.then)
             with gradio.Column(scale=3, min_width=320):
                 outputs, opacity = _add_result(gradio)
                 with gradio.Row():
@@ -95,7 +98,6 @@ def _build_page(gradio: Any, models: PageModels, limits: Limits, folder: Path, n
                         for kind in ("overlay", "labels")
                     }
         actions = PageActions(models, limits)
-        starts = [start.click, words.submit, examples.load_input_event.then]
         inputs = [image, words, compare, opacity]
         _connect(gradio, actions, starts, inputs, buttons, outputs)
     for component in blocks.blocks.values():
@@ -114,7 +116,7 @@ def write_examples(folder: Path) -> list[list[str]]:
     return examples
 
 
-def _add_request(gradio: Any, limits: Limits, has_plain: bool) -> tuple[Any, Any, Any]:
+def _add_request(gradio: Any, limits: Limits, baselines: list[str]) -> tuple[Any, Any, Any]:
     largest = f"{limits.upload_megabytes:g} MB and {limits.megapixels:g} megapixels"
     image = gradio.Image(
         label="Image", elem_id="image", height=300, buttons=[], type="filepath", image_mode=None,
@@ -130,9 +132,10 @@ def _add_request(gradio: Any, limits: Limits, has_plain: bool) -> tuple[Any, Any
         info="Any words, separated by commas; synonyms of a class by slashes (sofa / couch).",
         placeholder="sky, grass, house / building",
     )
-    compare = gradio.Checkbox(
-        label="Compare with plain CLIP", elem_id="compare", interactive=has_plain,
-        info=None if has_plain else "Needs CLIP's own weights: MODEL.CLIP.PRETRAINED is empty.",
+    compare = gradio.CheckboxGroup(
+        baselines, label="Compare with", elem_id="compare",
+        info="Training-free baselines with CLIP's own weights." if baselines
+        else "Needs CLIP's own weights: MODEL.CLIP.PRETRAINED is empty.",
     )
     return image, words, compare
 
@@ -141,8 +144,7 @@ def _add_result(gradio: Any) -> tuple[dict[str, Any], Any]:
     outputs = {
         "message": gradio.HTML(elem_id="message"),
         "viewer": gradio.HTML(
-            '<p class="note">Drop an image, type words, and press “Segment”; '
-            "or click one of the examples.</p>",
+            '<p class="note">Drop an image, type words, and press “Segment”.</p>',
             elem_id="viewer", html_template=TEMPLATE, css_template=STYLE, js_on_load=SCRIPT,
         ),
     }

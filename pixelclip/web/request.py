@@ -19,7 +19,7 @@ from pixelclip.data.images import ImageReadError, read_rgb_image
 from pixelclip.data.vocabularies import SYNONYM_SEPARATOR
 
 _KINDS = "JPEG, PNG, WebP, TIFF or BMP"
-_NOT_UPLOADED = "This image was not uploaded to this page: choose a file, or click an example."
+_NOT_UPLOADED = "This image was not uploaded to this page: choose a file."
 
 
 class RequestError(ValueError):
@@ -101,7 +101,7 @@ def read_image(path: str | None, limits: Limits) -> NDArray[np.uint8]:
         RequestError: there is no file, it cannot be read as an image, or it is too large.
     """
     if path is None:
-        raise RequestError("Choose an image first: drop one into the field, or click an example.")
+        raise RequestError("Choose an image first: drop it into the field, or click the field.")
     try:
         megabytes = os.path.getsize(path) / 1e6
     except FileNotFoundError as error:

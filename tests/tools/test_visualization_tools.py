@@ -152,7 +152,7 @@ def test_results_stand_next_to_the_labels(run, config_file, dataset, checkpoints
     arguments = ["--config-file", config_file, "--weights", checkpoints[0], "--dataset", dataset]
     problem, printed = run("visualize_results", *arguments, "--output", output)
     assert not problem and str(output) in printed
-    assert Image.open(output).width == 4 * 220
+    assert Image.open(output).width == 5 * 180
     size = Image.open(output).height
     chosen = ["--images", Path(DatasetCatalog.get(dataset)[1]["file_name"]).name]
     assert not run("visualize_results", *arguments, "--output", output, *chosen)[0]

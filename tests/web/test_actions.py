@@ -1,7 +1,7 @@
 import pytest
 
 from pixelclip.web.actions import PageActions, guarded
-from pixelclip.web.models import OURS, PLAIN
+from pixelclip.web.models import OURS
 from pixelclip.web.page import write_examples
 from pixelclip.web.request import Limits
 
@@ -15,9 +15,9 @@ def actions(toy_models):
     return PageActions(toy_models, Limits(words=3))
 
 
-def segment(actions, tmp_path, compare=False):
+def segment(actions, tmp_path, baselines=()):
     path = write_examples(tmp_path)[0][0]
-    return actions.segment(path, "sky, stone", compare, 0.6)["state"]
+    return actions.segment(path, "sky, stone", baselines, 0.6)["state"]
 
 
 def test_a_new_image_is_shown_without_background(actions, tmp_path):
@@ -28,7 +28,7 @@ def test_a_new_image_is_shown_without_background(actions, tmp_path):
 
 
 def test_the_threshold_goes_over_all_scores(actions, tmp_path):
-    answer = actions.segment(write_examples(tmp_path)[0][0], "sky, stone", False, 0.6)
+    answer = actions.segment(write_examples(tmp_path)[0][0], "sky, stone", [], 0.6)
     slider = answer["threshold"]
     assert (slider.minimum, slider.maximum) == answer["state"].similarity_range()
     assert slider.value == answer["state"].threshold
@@ -46,20 +46,22 @@ def test_changes_of_the_view_ask_no_model(actions, tmp_path):
 
 def test_comparing_keeps_what_is_there(actions, tmp_path):
     before = segment(actions, tmp_path)
-    both = actions.compare(before, True)["state"]
-    assert list(both.label_maps) == [OURS, PLAIN]
-    assert both.label_maps[OURS] is before.label_maps[OURS]
-    one = actions.compare(both, False)["state"]
-    assert list(one.label_maps) == [OURS]
-    assert segment(actions, tmp_path, compare=True).label_maps.keys() == both.label_maps.keys()
+    two = actions.compare(before, ["NACLIP"])["state"]
+    three = actions.compare(two, ["CLIP", "NACLIP"])["state"]
+    assert list(two.label_maps) == [OURS, "NACLIP"]
+    assert list(three.label_maps) == [OURS, "CLIP", "NACLIP"]
+    assert three.label_maps[OURS] is before.label_maps[OURS]
+    assert three.label_maps["NACLIP"] is two.label_maps["NACLIP"], "computed once"
+    assert list(actions.compare(three, [])["state"].label_maps) == [OURS]
+    assert list(segment(actions, tmp_path, ["CLIP"]).label_maps) == [OURS, "CLIP"]
 
 
 def test_without_a_result_changes_show_nothing(actions):
-    assert actions.show(None, threshold=0.3) == actions.compare(None, True) == {"message": ""}
+    assert actions.show(None, threshold=0.3) == actions.compare(None, ["CLIP"]) == {"message": ""}
 
 
 def test_problems_are_messages_and_surprises_are_logged(actions, caplog):
-    answer = guarded(actions.segment, OUTPUTS)(None, "<a>, b, c, d", False, 0.6)
+    answer = guarded(actions.segment, OUTPUTS)(None, "<a>, b, c, d", [], 0.6)
     assert list(answer) == ["message"]
     assert "These are 4 classes" in answer["message"]
     assert "nothing to download yet" in guarded(actions.download, OUTPUTS)(None, "")["message"]
@@ -69,5 +71,5 @@ def test_problems_are_messages_and_surprises_are_logged(actions, caplog):
 
 
 def test_problems_cannot_become_markup(actions):
-    answer = guarded(actions.segment, OUTPUTS)(None, "<b>" * 30, False, 0.6)
+    answer = guarded(actions.segment, OUTPUTS)(None, "<b>" * 30, [], 0.6)
     assert "<b>" not in answer["message"] and "&lt;b&gt;" in answer["message"]

@@ -167,15 +167,15 @@ def test_upload_type_see_toggle_threshold_download(visit, scene, expected):
     assert overlay.width == 192 and overlay.height > 192
 
 
-def test_plain_clip_is_next_to_it_and_goes_again(visit, scene):
+def test_a_baseline_is_next_to_it_and_goes_again(visit, scene):
     visit.upload_and_see(scene)
     visit.segment(", ".join(WORDS))
     visit.overlay()
-    box = visit.find("#compare input")
+    box = visit.find("#compare input[name=NACLIP]")
     box.click()
     visit.wait(lambda: len(visit.all("#viewer img.shown")) == 2)
     captions = [caption.text for caption in visit.all("#viewer figcaption")]
-    assert captions == ["PixelCLIP", "plain CLIP"]
+    assert captions == ["PixelCLIP", "NACLIP"]
     box.click()
     visit.wait(lambda: len(visit.all("#viewer img.shown")) == 1)
 
@@ -191,7 +191,7 @@ def test_an_example_is_segmented_by_a_click(visit):
 def test_problems_are_sentences_and_pass(visit, scene, tmp_path):
     visit.segment("sky")
     assert visit.problem() == (
-        "Choose an image first: drop one into the field, or click an example."
+        "Choose an image first: drop it into the field, or click the field."
     )
     visit.upload_and_see(scene)
     visit.segment(", ".join(f"class {index}" for index in range(21)))

@@ -7,7 +7,7 @@ import pytest
 from pixelclip import Predictor
 from pixelclip.toy.scenes import make_scene
 from pixelclip.web import models as models_module
-from pixelclip.web.models import OURS, PLAIN, PageModels
+from pixelclip.web.models import OURS, PageModels
 from pixelclip.web.request import RequestError
 from tests.web.conftest import TOY_CONFIG
 
@@ -15,13 +15,16 @@ NAMES = ("sky", "stone", "car, auto")
 IMAGE = make_scene(13, 0).pixels
 
 
-def test_both_label_maps_are_the_predictors(toy_models):
-    for model, overrides in ((OURS, ()), (PLAIN, ("MODEL.CLIP.DENSE_PATH", "plain"))):
-        expected = Predictor.from_config(TOY_CONFIG, overrides=overrides)(IMAGE, list(NAMES))
-        found = toy_models.label(model, IMAGE, NAMES)
-        np.testing.assert_array_equal(found.labels, expected.labels)
-        np.testing.assert_array_equal(found.similarity, expected.best_similarity)
-        assert (found.labels.dtype, found.similarity.dtype) == (np.uint8, np.float32)
+@pytest.mark.parametrize(
+    ("model", "dense_path"), [(OURS, "naclip"), ("CLIP", "plain"), ("NACLIP", "naclip")]
+)
+def test_label_maps_are_the_predictors(toy_models, model, dense_path):
+    overrides = ("MODEL.CLIP.DENSE_PATH", dense_path)
+    expected = Predictor.from_config(TOY_CONFIG, overrides=overrides)(IMAGE, list(NAMES))
+    found = toy_models.label(model, IMAGE, NAMES)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.similarity, expected.best_similarity)
+    assert (found.labels.dtype, found.similarity.dtype) == (np.uint8, np.float32)
 
 
 def test_a_background_of_the_config_is_left_to_the_page(toy_models):
@@ -33,7 +36,7 @@ def test_a_background_of_the_config_is_left_to_the_page(toy_models):
 def test_what_takes_too_long_is_given_up(monkeypatch):
     models = PageModels(TOY_CONFIG, seconds=0.1)
     resume = threading.Event()
-    monkeypatch.setattr(models, "_predictor", lambda *_, **__: resume.wait())
+    monkeypatch.setitem(models._predictors, OURS, lambda *_, **__: resume.wait())
     try:
         with pytest.raises(RequestError, match=r"longer than 0\.1 seconds and was given up"):
             models.label(OURS, IMAGE, NAMES)
@@ -43,19 +46,19 @@ def test_what_takes_too_long_is_given_up(monkeypatch):
 
 def test_what_was_given_up_does_not_wait_in_the_way(monkeypatch):
     models = PageModels(TOY_CONFIG, seconds=0.2)
-    predict, resume, started = models._predictor, threading.Event(), []
+    predict, resume, started = models._predictors[OURS], threading.Event(), []
 
     def wait(*_, **__):
         started.append(1)
         resume.wait()
         raise ValueError("too late")
 
-    monkeypatch.setattr(models, "_predictor", wait)
+    monkeypatch.setitem(models._predictors, OURS, wait)
     for _ in range(5):
         with pytest.raises(RequestError, match="was given up"):
             models.label(OURS, IMAGE, NAMES)
     resume.set()
-    monkeypatch.setattr(models, "_predictor", predict)
+    monkeypatch.setitem(models._predictors, OURS, predict)
     models.seconds = 600.0
     assert models.label(OURS, IMAGE, NAMES).labels.shape == IMAGE.shape[:2]
     assert len(started) == 1
@@ -76,7 +79,7 @@ def test_a_closed_page_does_not_wait_for_its_work(monkeypatch):
         except RequestError as error:
             results.append(str(error))
 
-    monkeypatch.setattr(models, "_predictor", wait)
+    monkeypatch.setitem(models._predictors, OURS, wait)
     visitors = [threading.Thread(target=ask) for _ in range(2)]
     visitors[0].start()
     started.wait()
@@ -99,18 +102,19 @@ def test_words_that_do_not_fit_are_a_sentence(toy_models):
 
 
 def test_without_weights_of_clip_there_is_nothing_to_compare_with(tiny_vit_json, toy_models):
-    assert toy_models.has_plain
+    assert list(toy_models.baselines) == ["CLIP", "NACLIP"] and toy_models.is_toy
     overrides = ("MODEL.CLIP.ARCH", tiny_vit_json, "MODEL.CLIP.PRETRAINED", "")
     overrides += ("MODEL.CLIP.RESOLUTION", "(64, 64)", "MODEL.CLIP.DENSE_PATH", "pixelclip")
-    assert not PageModels(TOY_CONFIG, seconds=600.0, overrides=overrides).has_plain
+    models = PageModels(TOY_CONFIG, seconds=600.0, overrides=overrides)
+    assert not models.baselines and not models.is_toy
 
 
-def test_plain_weights_that_cannot_be_loaded_are_a_sentence(monkeypatch):
+def test_weights_that_cannot_be_loaded_are_a_sentence(monkeypatch):
     models = PageModels(TOY_CONFIG, seconds=600.0)
 
     def refuse(_cfg):
         raise RuntimeError("no network")
 
     monkeypatch.setattr(models_module.Predictor, "from_config", refuse)
-    with pytest.raises(RequestError, match="Plain CLIP cannot be loaded: no network"):
-        models.label(PLAIN, IMAGE, NAMES)
+    with pytest.raises(RequestError, match="NACLIP cannot be loaded: no network"):
+        models.label("NACLIP", IMAGE, NAMES)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pixelclip.toy.scenes import CLASS_NAMES, make_scene
+from pixelclip.web.models import PageModels
 from pixelclip.web.page import serve, write_examples
 from pixelclip.web.request import Limits
 
@@ -64,7 +65,7 @@ def call(address, find_event, data, event_data=None, session="s"):
 
 def ask(address, **fields):
     """The page's answer to a request to segment, with some inputs replaced."""
-    values = {"image": None, "words": "sky", "compare": False, "opacity": 0.6, **fields}
+    values = {"image": None, "words": "sky", "compare": [], "opacity": 0.6, **fields}
     return call(
         address,
         lambda event, ids: event["inputs"] == [ids.get(name) for name in values],
@@ -117,7 +118,7 @@ def test_a_result_is_changed_and_downloaded_in_its_session(address, tmp_path):
     answer = call(address, on("threshold", "input"), [None, 0.3, 0.5])
     shown = str(answer["output"]["data"])
     assert 'data-threshold="0.3"' in shown and 'data-class="1">' in shown
-    answer = call(address, on("compare", "input"), [None, True])
+    answer = call(address, on("compare", "input"), [None, ["NACLIP"]])
     assert str(answer["output"]["data"]).count("<figure>") == 2
     for kind in ("overlay", "labels"):
         answer = call(address, on(f"download-{kind}", "click"), [None])
@@ -130,6 +131,20 @@ def test_a_result_is_changed_and_downloaded_in_its_session(address, tmp_path):
 def test_an_image_without_a_path_is_asked_for(address, image):
     answer = ask(address, image=image)
     assert "Choose an image first" in answer["output"]["data"][0]
+
+
+def test_only_the_offered_baselines_are_shown(address):
+    answer = call(address, on("compare", "input"), [None, ["anything"]])
+    assert not answer["success"]
+
+
+def test_only_the_toy_model_comes_with_toy_scenes(toy_models, monkeypatch):
+    pytest.importorskip("gradio")
+    monkeypatch.setattr(PageModels, "is_toy", False)
+    with serve(toy_models, LIMITS) as found, urllib.request.urlopen(f"{found}config") as answer:
+        config = json.load(answer)
+    ids = [part["props"].get("elem_id") for part in config["components"]]
+    assert "examples" not in ids and "segment" in ids
 
 
 def test_a_file_above_the_limit_is_not_stored(address):

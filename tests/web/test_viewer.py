@@ -8,7 +8,7 @@ from PIL import Image
 from pixelclip import Predictor
 from pixelclip.toy.scenes import make_scene
 from pixelclip.utils.visualization import class_colors, overlay_labels
-from pixelclip.web.models import OURS, PLAIN, LabelMap
+from pixelclip.web.models import OURS, LabelMap
 from pixelclip.web.viewer import VOID_LABEL, Segmentation, pack_pixels, show_segmentation
 from tests.web.conftest import TOY_CONFIG
 
@@ -20,7 +20,7 @@ def make_segmentation(**view):
     labels = np.array([[0, 0, 1], [1, 2, 2]], np.uint8)
     similarity = np.array([[0.1, 0.2, 0.3], [0.25, -0.1, 0.2]], np.float32)
     image = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 10
-    label_maps = {OURS: LabelMap(labels, similarity), PLAIN: LabelMap(labels, similarity + 0.5)}
+    label_maps = {OURS: LabelMap(labels, similarity), "CLIP": LabelMap(labels, similarity + 0.5)}
     return Segmentation(image, NAMES, label_maps, **view)
 
 
