@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     from pixelclip.toy.demo import run_demo
-    from pixelclip.toy.report import next_commands
+    from pixelclip.toy.report import describe_demo
 
     if not os.environ.get("DETECTRON2_DATASETS"):
         os.environ["DETECTRON2_DATASETS"] = str(options.output / "datasets")
@@ -34,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     if existed:
         print("The demo was finished before; --fresh runs it again.")
-    print(f"The report is {report} (as text: {report.with_suffix('.md').name}). Next steps:")
-    print("\n".join(f"  {command}" for command in next_commands(options.output)))
+    print(describe_demo(report))
     return 0
 
 

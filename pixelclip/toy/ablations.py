@@ -52,12 +52,12 @@ _EIGHT_AT_TEST = f"{_MODEL}.TEST_TEMPLATES imagenet_select"
 
 VARIANTS: tuple[Variant, ...] = (
     Variant("Method", PAPER_SETTING),
-    Variant(_TRAINING_FREE, "CLIP's patch features", f"{_PATH} plain", "worse"),
-    Variant(_TRAINING_FREE, "MaskCLIP (value path)", f"{_PATH} maskclip", "worse"),
+    Variant(_TRAINING_FREE, "CLIP", f"{_PATH} plain", "worse"),
+    Variant(_TRAINING_FREE, "MaskCLIP", f"{_PATH} maskclip", "worse"),
     Variant(_TRAINING_FREE, "SCLIP", f"{_PATH} sclip", "worse"),
     Variant(_TRAINING_FREE, "ClearCLIP", f"{_PATH} clearclip", "worse"),
     Variant(_TRAINING_FREE, "NACLIP", f"{_PATH} naclip", "worse"),
-    Variant(_TRAINING_FREE, "PixelCLIP's dense path, untrained", f"{_PATH} pixelclip", "worse"),
+    Variant(_TRAINING_FREE, "PixelCLIP, untrained", f"{_PATH} pixelclip", "worse"),
     Variant(_COMPONENTS, "no clustering", f"{_MODEL}.ASSIGNMENT none", "worse"),
     Variant(_COMPONENTS, "no Sinkhorn: each mask to its nearest cluster",
             f"{_MODEL}.ASSIGNMENT argmax", "worse"),

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
+from pixelclip.analysis.baselines import BASELINE_NAMES
 from pixelclip.analysis.prompts import count_masks_of_prompts, find_nearest_names
 from pixelclip.engine import Trainer
 from pixelclip.meta_arch import PixelCLIP
@@ -28,17 +30,14 @@ from pixelclip.toy.scenes import CLASS_NAMES, make_masks, make_scene
 from pixelclip.toy.textures import STUFF_NAMES
 from pixelclip.utils import visualization
 from pixelclip.utils.atomic_write import write_text
-from pixelclip.utils.installation import runnable_command
 
 TEST_SET = "toy_scenes_test"
 AFTER = "after"
-# Dense paths of the untrained CLIP, and the trained model, with their names in the report.
-METHODS = {
-    "plain": "CLIP", "maskclip": "MaskCLIP", "naclip": "NACLIP",
-    "pixelclip": "PixelCLIP, untrained", AFTER: "PixelCLIP (ours)",
-}  # fmt: skip
+# Dense paths of the pretrained CLIP, and the trained model, with their names in the report.
+METHODS = {path: BASELINE_NAMES[path] for path in ("plain", "maskclip", "naclip")}
+METHODS[AFTER] = "PixelCLIP"
 
-_SCENES_SHOWN = 4
+_SCENES_SHOWN = 3
 _BATCHES_CLUSTERED = 25
 
 
@@ -63,24 +62,24 @@ def write_demo_report(
         cfg: the demo's config.
         output: folder of the demo; its training lies in ``training/``.
         seconds: duration of each stage.
-        evaluations: those before the training, then the one after it.
+        evaluations: CLIP's, those of the other baselines, then PixelCLIP's.
     """
+    best = max(evaluations[:-1], key=lambda evaluation: evaluation.metrics["mIoU"])
     (output / "figures").mkdir(exist_ok=True)
-    draw_scenes(cfg, evaluations, output / "figures" / "scenes.png")
+    shown = [one for one in evaluations if one in (evaluations[0], best, evaluations[-1])]
+    draw_scenes(cfg, shown, output / "figures" / "scenes.png")
     entries = visualization.read_iteration_log(output / "training" / "iterations.jsonl")
     curve = visualization.draw_training_curve(entries)
     visualization.save_figure(curve, output / "figures" / "training.png")
-    best = max(evaluations[:-1], key=lambda evaluation: evaluation.metrics["mIoU"])
     times = {**seconds, "total": sum(seconds.values())}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     write_report(
         output,
         cfg=cfg,
         num_scenes=len(DatasetCatalog.get(TEST_SET)),
-        best=best.metrics["mIoU"],
         best_method=METHODS[best.method],
-        after=evaluations[-1].metrics["mIoU"],
         results=_result_table(evaluations),
+        meaning=describe_gain({METHODS[e.method]: e.metrics["mIoU"] for e in evaluations}),
         classes=_class_table(evaluations, best),
         prompts=_prompt_table(cfg, evaluations[-1].model),
         num_batches=_BATCHES_CLUSTERED,
@@ -89,7 +88,7 @@ def write_demo_report(
         device=device,
         platform=platform,
         torch=torch,
-        commands=next_commands(output),
+        steps=next_steps(output),
     )
 
 
@@ -112,17 +111,67 @@ def write_report(folder: Path, **values: Any) -> None:
         write_text(folder / name, content)
 
 
-def next_commands(output: Path) -> list[str]:
-    """Three commands that continue from a finished demo."""
-    train = runnable_command(".venv/bin/python tools/train_net.py --config-file")
+def describe_gain(mean_ious: Mapping[str, float]) -> str:
+    """One sentence that compares PixelCLIP with the best baseline and with CLIP.
+
+    Args:
+        mean_ious: in percent by the name of the method, PixelCLIP's last.
+    """
+    # From the rounded values, so that subtracting those of the table gives the same.
+    rounded = {name: round(value, 1) for name, value in mean_ious.items()}
+    ours, after = rounded.popitem()
+    best = max(rounded, key=lambda name: rounded[name])
+    parts = [f"{_compare(after, rounded[best])} {best}, the best training-free baseline"]
+    if best != "CLIP":
+        parts.append(f"{_compare(after, rounded['CLIP'])} CLIP")
+    return f"Trained with masks and without labels, {ours} is {', and '.join(parts)}."
+
+
+def _compare(value: float, reference: float) -> str:
+    word = "better" if value >= reference else "worse"
+    return f"{abs(value - reference):.1f} points {word} than"
+
+
+def next_steps(output: Path) -> dict[str, str]:
+    """Commands that continue from a finished demo, by what they do."""
     root = os.environ.get("DETECTRON2_DATASETS") or str(output / "datasets")
-    toy = f"DETECTRON2_DATASETS={shlex.quote(root)} {train} configs/demo/toy.yaml"
     weights = shlex.quote(str(output / "training" / "model_final.pth"))
-    return [
-        f"{toy} MODEL.PIXELCLIP.NUM_CLUSTERS 48 OUTPUT_DIR output/48_clusters",
-        f"{toy} --eval-only MODEL.WEIGHTS {weights} TEST.FLIP True OUTPUT_DIR output/flipped",
-        f"{train} configs/pixelclip_vitb16.yaml --num-gpus 8",
-    ]
+    return {
+        **_activation(),
+        "Try your own words on toy scenes, in a browser": f"pixelclip web --weights {weights}",
+        "Segment an image of yours with the published weights": (
+            'pixelclip predict photo.jpg --words "sky, tree, road"'
+        ),
+        "Train again with other settings, here 48 class prompts": (
+            f"DETECTRON2_DATASETS={shlex.quote(root)} pixelclip train "
+            "--config-file configs/demo/toy.yaml --output output/48_clusters "
+            "--opts MODEL.PIXELCLIP.NUM_CLUSTERS 48"
+        ),
+    }
+
+
+def _activation() -> dict[str, str]:
+    """How to get the command ``pixelclip`` into the path, if it is not there."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    is_active = str(script.parent) in os.environ.get("PATH", "").split(os.pathsep)
+    if is_active or not script.exists():
+        return {}
+    shown = os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script)
+    return {"Activate the environment, once in a terminal": f"source {shlex.quote(shown)}"}
+
+
+def describe_demo(report: Path) -> str:
+    """What a finished demo ends with in the terminal: its results, the report and what is next.
+
+    Args:
+        report: path of ``report.html``.
+    """
+    # The results are what report.md begins with, below its title.
+    opening = report.with_suffix(".md").read_text(encoding="utf-8").split("\n## ")[0]
+    _, results = opening.split("\n", 1)
+    steps = [f"{purpose}:\n  {command}" for purpose, command in next_steps(report.parent).items()]
+    found = f"The report is {report} (as text: {report.with_suffix('.md').name})."
+    return "\n\n".join([results.strip(), found, *steps])
 
 
 def _result_table(evaluations: Sequence[Evaluation]) -> str:
@@ -160,7 +209,7 @@ def _prompt_table(cfg: CfgNode, model: PixelCLIP) -> str:
 
 
 def draw_scenes(cfg: CfgNode, evaluations: Sequence[Evaluation], path: Path) -> None:
-    """Draw the first test scenes, their masks and labels, and the predictions of each model."""
+    """Draw the first test scenes, their masks, labels and the predictions of each model."""
     mapper = DatasetMapper(cfg, is_train=False)
     colors = visualization.class_colors(CLASS_NAMES)
     seed = next(split.seed for split in SPLITS if split.name == "test")
@@ -176,6 +225,7 @@ def draw_scenes(cfg: CfgNode, evaluations: Sequence[Evaluation], path: Path) -> 
             label_maps.append(labels.cpu().numpy())
         colored = [visualization.color_labels(labels, colors) for labels in label_maps]
         rows.append([image, visualization.overlay_masks(image, masks), *colored])
-    titles = ["image", "masks", "ground truth", *METHODS.values()]
+    titles = ["image", "masks", "ground truth", *(METHODS[one.method] for one in evaluations)]
     legend = dict(zip(CLASS_NAMES, colors.tolist(), strict=True))
-    visualization.save_figure(visualization.draw_image_grid(rows, titles, legend), path)
+    figure = visualization.draw_image_grid(rows, titles, legend, cell_width=1.5)
+    visualization.save_figure(figure, path)

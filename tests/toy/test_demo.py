@@ -13,7 +13,7 @@ from pixelclip.engine import Trainer
 from pixelclip.toy import datasets, demo, report
 from pixelclip.toy.datasets import Split
 from pixelclip.toy.demo import open_demo_folder, run_demo
-from pixelclip.toy.report import next_commands
+from pixelclip.toy.report import describe_demo, next_steps
 from pixelclip.toy.scenes import CLASS_NAMES
 
 CONFIG = str(Path(__file__).resolve().parents[2] / "configs" / "demo" / "toy.yaml")
@@ -102,10 +102,13 @@ def check_report(path):
     assert f"{stored['metrics']['sem_seg']['mIoU']:.1f}" in text
     for figure in re.findall(r"!\[.*\]\((.*)\)", text):
         with Image.open(path.parent / figure) as image:
-            assert image.width > 600
+            assert image.width > 700
     assert "4 iterations of 2 scenes" in text
-    for command in next_commands(path.parent):
+    for command in next_steps(path.parent).values():
         assert command in text
+    printed = describe_demo(path)
+    assert all(f"| {name} " in printed for name in ("CLIP", "MaskCLIP", "NACLIP", "PixelCLIP"))
+    assert "the best training-free baseline" in printed
 
 
 def test_a_bad_value_leaves_no_folder(tmp_path):
