@@ -110,28 +110,36 @@ def draw_comparison(
     """
     vocabulary = dataset_vocabulary(dataset)
     images, truths = _load_images(cfg, dataset, _choose(dataset, num_images, file_names))
+    maps = _segment(cfg, weights, images, vocabulary)
+    names = vocabulary["class_names"]
+    colors = class_colors(names)
+    rows = [
+        [image.pixels, *(overlay_labels(image.pixels, one, colors, 0.8) for one in labels)]
+        for image, *labels in zip(images, truths, *maps.values(), strict=True)
+    ]
+    legend = _legend([one for column in (truths, *maps.values()) for one in column], names)
+    clip = f"{cfg.MODEL.CLIP.ARCH} {cfg.MODEL.CLIP.PRETRAINED or 'random'}"
+    caption = f"{dataset}. Weights: CLIP {clip}; PixelCLIP {short_path(weights)}"
+    caption = f"{note}\n{caption}".lstrip("\n")
+    titles = ["image", "ground truth", *maps]
+    return draw_image_grid(rows, titles, legend, caption, cell_width=1.8)
+
+
+def _segment(
+    cfg: CfgNode, weights: str, images: Sequence[ExampleImage], vocabulary: Mapping[str, Any]
+) -> dict[str, list[Labels]]:
+    """Label maps of the images by each method."""
     builders = {
         name: functools.partial(_build_model, baseline)
         for name, baseline in baseline_configs(cfg).items()
     }
     builders["PixelCLIP"] = functools.partial(build_checkpoint_model, cfg, weights)
-    maps = [truths]
+    maps = {}
     for name, build in builders.items():
         model = build()  # one after the other, so that only one is held
         model.set_vocabulary(**vocabulary)
-        maps.append([one.segment(model) for one in tqdm(images, desc=name, unit=" images")])
-    names = vocabulary["class_names"]
-    colors = class_colors(names)
-    rows = [
-        [image.pixels, *(overlay_labels(image.pixels, one, colors, 0.8) for one in labels)]
-        for image, *labels in zip(images, *maps, strict=True)
-    ]
-    legend = _legend([one for column in maps for one in column], names)
-    clip = f"{cfg.MODEL.CLIP.ARCH} {cfg.MODEL.CLIP.PRETRAINED or 'random'}"
-    caption = f"{dataset}. Weights: CLIP {clip}; PixelCLIP {short_path(weights)}"
-    caption = f"{note}\n{caption}".lstrip("\n")
-    titles = ["image", "ground truth", *builders]
-    return draw_image_grid(rows, titles, legend, caption, cell_width=1.8)
+        maps[name] = [one.segment(model) for one in tqdm(images, desc=name, unit=" images")]
+    return maps
 
 
 def short_path(path: str) -> str:

@@ -33,7 +33,7 @@ _COLOR_OF_WORD = {
     word: index for index, words in enumerate(_NATURAL_COLORS) for word in words.split()
 }
 # All other colors have a medium lightness and a moderate chroma (CIELAB).
-_LIGHTNESS, _CHROMA = (30, 84), (12, 54)
+_LIGHTNESS, _CHROMA = (30, 84), (12, 60)
 # What each vision keeps of linear RGB: all, or what is left without the red or the green cones
 # (Machado, Oliveira and Fernandes 2009, full severity).
 _VISIONS = np.array([
@@ -43,10 +43,10 @@ _VISIONS = np.array([
     [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
      [-0.011820, 0.042940, 0.968881]],
 ])  # fmt: skip
-# Distances in CIELAB, to every vision, at least this much where there is room: between K classes,
-# the smaller of 12 and 54 / sqrt(K), so that many classes push each other around less; and from
-# the natural colors for the class that has none.
-_SMALLEST_DISTANCE, _ROOM, _FROM_NATURAL = 12.0, 54.0, 8.0
+# Distances in CIELAB, to every vision, which are kept as long as there is room: between K classes
+# the smaller of 15 and 142 / K ** 0.75, so that many classes do not push each other far away; and
+# from the natural colors for a class that has none.
+_SMALLEST_DISTANCE, _ROOM, _FROM_NATURAL = 15.0, 142.0, 9.0
 _NUM_COLORS = 1024
 
 
@@ -83,7 +83,7 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
 @functools.lru_cache(maxsize=16)
 def _assign_colors(names: tuple[str, ...]) -> NDArray[np.uint8]:
     palette = _make_palette()
-    spacing = min(_SMALLEST_DISTANCE, _ROOM / max(1, len(names)) ** 0.5)
+    spacing = min(_SMALLEST_DISTANCE, _ROOM / max(1, len(names)) ** 0.75)
     wanted = [_find_wanted_color(name) for name in names]
     order = sorted(
         range(len(names)),  # natural colors first, of them "sky" before "cloudy sky"

