@@ -28,6 +28,7 @@ _NATURAL_COLORS = {
     "building house": (202, 152, 114),
     "wall ceiling": (208, 190, 172),
     "person people man woman": (232, 124, 172),
+    "car cars vehicle": (150, 44, 128),
 }
 _COLOR_OF_WORD = {
     word: index for index, words in enumerate(_NATURAL_COLORS) for word in words.split()
