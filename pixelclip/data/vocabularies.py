@@ -9,6 +9,7 @@ name.
 import functools
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,28 +90,66 @@ def read_vocabulary(vocabulary: Sequence[str] | str | os.PathLike[str]) -> tuple
 
     Args:
         vocabulary: a list or tuple of names; the name of one of our vocabularies, see
-            :func:`get_vocabulary`; or the path of a text file in UTF-8 with a name in each line.
-            Empty lines are passed over; a name may hold synonyms, as in "sofa, couch".
+            :func:`get_vocabulary`; or the path of a text file in UTF-8, see :func:`parse_words`.
+            A name of a list may hold synonyms, as in "sofa, couch".
 
     Raises:
-        ValueError: neither of these, no names, or an empty name or synonym.
+        ValueError: neither of these, no names, an empty name or synonym, or a name that is given
+            twice.
     """
     if not isinstance(vocabulary, str | os.PathLike):
-        return validate_class_names(vocabulary)
+        return _refuse_repeated(validate_class_names(vocabulary))
     text = os.fspath(vocabulary)
     if text.partition(_SUFFIX)[0] in list_vocabularies():
         return get_vocabulary(text)
     try:
-        lines = Path(text).expanduser().read_text(encoding="utf-8-sig").splitlines()
-        return validate_class_names([line.strip() for line in lines if line.strip()])
+        return parse_words([Path(text).expanduser().read_text(encoding="utf-8-sig")])
     except OSError as error:
         raise ValueError(
             f"The vocabulary {text!r} is neither a file of names that can be read "
             f"({error.strerror}) nor one of ours ({', '.join(list_vocabularies())}). Give words as "
             'a list, as in ["cat", "sofa"].'
         ) from error
-    except ValueError as error:  # not UTF-8, or of validate_class_names
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The file of names {text!r} is not text in UTF-8: save it so.") from error
+    except ValueError as error:
         raise ValueError(f"The file of names {text!r} cannot be used: {error}") from error
+
+
+def parse_words(texts: Sequence[str]) -> tuple[str, ...]:
+    """Class names as people type them: commas or lines between classes, slashes between synonyms.
+
+    Args:
+        texts: arguments of a command line, or one text. Where one of several ends in a comma, they
+            are one text that was not quoted; otherwise each is a class or several.
+
+    >>> parse_words(["sky, sofa / couch"])
+    ('sky', 'sofa, couch')
+    >>> parse_words(["traffic", "light,", "sky"])
+    ('traffic light', 'sky')
+    >>> parse_words(["traffic light", "sky"])
+    ('traffic light', 'sky')
+
+    Raises:
+        ValueError: no words, or a class that is given twice.
+    """
+    is_one_text = any(text.strip().endswith(",") or text.strip() == "," for text in texts[:-1])
+    text = (" " if is_one_text else ",").join(texts)
+    names = [_join_synonyms(part) for part in re.split(r"[,\n]", text)]
+    return _refuse_repeated(validate_class_names([name for name in names if name]))
+
+
+def _join_synonyms(text: str) -> str:
+    words = (" ".join(word.split()) for word in text.split("/"))
+    return SYNONYM_SEPARATOR.join(word for word in words if word)
+
+
+def _refuse_repeated(names: tuple[str, ...]) -> tuple[str, ...]:
+    folded = [name.strip().casefold() for name in names]
+    repeated = sorted({name for name in folded if folded.count(name) > 1})
+    if repeated:
+        raise ValueError(f"Given twice: {', '.join(map(repr, repeated))}. Give each class once.")
+    return names
 
 
 def vocabulary_of_dataset(dataset_name: str, variant: str = "") -> tuple[str, ...]:

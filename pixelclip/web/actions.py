@@ -9,7 +9,7 @@ from typing import Any
 
 from pixelclip.utils.installation import import_optional
 from pixelclip.web.models import OURS, PageModels
-from pixelclip.web.request import Limits, RequestError, parse_words, read_image
+from pixelclip.web.request import Limits, RequestError, read_image, read_words
 from pixelclip.web.viewer import Segmentation, pack_download, show_segmentation
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class PageActions:
         self, path: str | None, words: str, baselines: Sequence[str], opacity: float
     ) -> Answer:
         """Segment a new image, or the same one with other words."""
-        names = parse_words(words, self.limits)
+        names = read_words(words, self.limits)
         image = read_image(path, self.limits)
         label_maps = {OURS: self.models.label(OURS, image, names)}
         return self.compare(Segmentation(image, names, label_maps, opacity=opacity), baselines)

@@ -6,7 +6,6 @@ names one, and it fetches a path that is an address.
 
 import math
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelclip.data.images import ImageReadError, read_rgb_image
-from pixelclip.data.vocabularies import SYNONYM_SEPARATOR
+from pixelclip.data.vocabularies import parse_words
 
 _KINDS = "JPEG, PNG, WebP, TIFF or BMP"
 _NOT_UPLOADED = "This image was not uploaded to this page: choose a file."
@@ -33,7 +32,7 @@ class Limits:
     Attributes:
         upload_megabytes: size of an image file, in 10**6 bytes.
         megapixels: size of an image, in 10**6 pixels.
-        working_side: a larger image is scaled down until its longer side has so many pixels.
+        working_side: length in pixels to which the longer side of a larger image is scaled down.
         words: number of classes, at most 255: labels have 8 bits, and one stands for no class.
         word_length: of a class with its synonyms, in characters.
         seconds: that an image may take.
@@ -57,25 +56,21 @@ class Limits:
             raise ValueError(f"The limit words is {self.words}; expected 1 to 255.")
 
 
-def parse_words(text: str, limits: Limits) -> tuple[str, ...]:
-    """Class names out of what was typed.
-
-    Classes are separated by commas or line breaks, synonyms of one class by slashes; a class that
-    is named again is left out.
-
-    >>> parse_words("sky, sofa / couch,\\n sky", Limits())
-    ('sky', 'sofa, couch')
+def read_words(text: str, limits: Limits) -> tuple[str, ...]:
+    """Class names out of what was typed, see :func:`pixelclip.data.vocabularies.parse_words`.
 
     Raises:
-        RequestError: no words, too many, or too long ones.
+        RequestError: no words, too many, too long ones, or a class that is given twice.
     """
     longest = limits.words * (limits.word_length + 2)
     if len(text) > longest:
         raise RequestError(f"The text has {len(text)} characters; at most {longest} are possible.")
-    classes = [_join_synonyms(part) for part in re.split(r"[,\n]", text)]
-    names = tuple(dict.fromkeys(name for name in classes if name))
-    if not names:
+    if not text.strip(",/ \t\r\n"):
         raise RequestError("Type at least one word, such as: sky, grass, house.")
+    try:
+        names = parse_words([text])
+    except ValueError as error:
+        raise RequestError(str(error)) from error
     if len(names) > limits.words:
         raise RequestError(f"These are {len(names)} classes; at most {limits.words} are possible.")
     for name in names:
@@ -85,11 +80,6 @@ def parse_words(text: str, limits: Limits) -> tuple[str, ...]:
                 f"{limits.word_length} are possible. Separate classes by commas."
             )
     return names
-
-
-def _join_synonyms(text: str) -> str:
-    words = (" ".join(word.split()) for word in text.split("/"))
-    return SYNONYM_SEPARATOR.join(word for word in words if word)
 
 
 def read_image(path: str | None, limits: Limits) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ import pixelclip  # noqa: F401  registers the data sets
 from pixelclip.data.datasets import BENCHMARKS
 from pixelclip.data.vocabularies import (
     get_vocabulary,
+    parse_words,
     read_vocabulary,
     validate_class_names,
     vocabulary_of_dataset,
@@ -126,12 +127,35 @@ def test_bad_names_are_refused_with_value_index_and_remedy(names: object, parts:
 
 def test_a_vocabulary_is_a_list_a_file_or_one_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
-    path.write_bytes("\ufeffsky\r\n\r\n  sofa, couch \n\u685c".encode())
+    path.write_bytes("\ufeffsky\r\n\r\n  sofa/ couch, car \n\u685c".encode())
     for file in (str(path), path):
-        assert read_vocabulary(file) == ("sky", "sofa, couch", "\u685c")
+        assert read_vocabulary(file) == ("sky", "sofa, couch", "car", "\u685c")
     assert read_vocabulary(["sky "]) == ("sky ",)
     for name in ("cityscapes_19", "cityscapes_19_synonyms"):
         assert read_vocabulary(name) == get_vocabulary(name)
+
+
+def test_a_class_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("sky\ncar, Sky")
+    for vocabulary in (["sky", "car", "sky "], path):
+        with pytest.raises(ValueError, match="Given twice: 'sky'"):
+            read_vocabulary(vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("texts", "names"),
+    [
+        (["car, sky, tree"], ("car", "sky", "tree")),
+        (["car,", "sky,", "tree"], ("car", "sky", "tree")),
+        (["car", ",", "traffic", "light"], ("car", "traffic light")),
+        (["car", "traffic light"], ("car", "traffic light")),
+        (["car", "sky, tree", "sofa/ couch"], ("car", "sky", "tree", "sofa, couch")),
+        (["car,"], ("car",)),
+    ],
+)
+def test_words_are_read_as_people_type_them(texts: list[str], names: tuple[str, ...]) -> None:
+    assert parse_words(texts) == names
 
 
 @pytest.mark.parametrize("text", ["cat", "ade20k", "ade20k_150_synonymss", "", "."])
