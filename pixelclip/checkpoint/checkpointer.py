@@ -1,6 +1,7 @@
 """Checkpoints: our own, written atomically, and the published PixelCLIP files."""
 
 import os
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ _PREFIXES: tuple[tuple[str | None, str], ...] = (
 )
 # What only training needs; files for inference are without it.
 TRAINING_PARTS = ("teacher.", "mask_decoder.")
+# Where a checkpoint has its config, in YAML; see ``saved_config.py``.
+CONFIG_KEY = "config"
 
 
 class PixelCLIPCheckpointer(DetectionCheckpointer):
@@ -33,7 +36,17 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
     It reads our checkpoints and the published ones, only with ``weights_only``, and writes complete
     files or none. A model in eval mode also takes files for inference, which lack the teacher and
     the mask decoder (see ``conversion.py``); these two are then zero.
+
+    Args:
+        model, save_dir, checkpointables: as in Detectron2's.
+        config: the model's config in YAML, which the checkpoints then carry.
     """
+
+    def __init__(
+        self, model: Any, save_dir: str = "", *, config: str = "", **checkpointables: Any
+    ) -> None:
+        super().__init__(model, save_dir, **checkpointables)
+        self._config = config
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load a checkpoint: a file, or a name or address, see :func:`fetch_weights`; "" for none.
@@ -50,6 +63,7 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **kwargs}
+        data.update({CONFIG_KEY: self._config} if self._config else {})
         data.update((key, value.state_dict()) for key, value in self.checkpointables.items())
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
@@ -75,29 +89,37 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
                 )
             unused = {n: v for n, v in expected.items() if n.startswith(TRAINING_PARTS)}
             checkpoint["model"].update({n: torch.zeros_like(v) for n, v in unused.items()})
-        _check_fit(checkpoint["model"], expected)
+        _check_fit(checkpoint["model"], expected, str(checkpoint.get(CONFIG_KEY, "")))
         return super()._load_model(checkpoint)
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
+def read_checkpoint(path: str, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint, ours or a published one, onto the CPU; ``"model"`` has our names.
 
     Args:
         path: of a file, or a name or address, see :func:`fetch_weights`.
+        mmap: read weights only when they are used, from a file that stays as it is.
 
     Raises:
         OSError: the file cannot be opened or downloaded.
-        ValueError: it is not a checkpoint.
+        ValueError: it is not a checkpoint, or ``path`` is empty.
     """
+    if not path:
+        raise ValueError(
+            "A checkpoint is needed here, and the weights are empty, as those of the model 'toy' "
+            "are: give a checkpoint with --weights."
+        )
     path = os.path.realpath(fetch_weights(path))  # in a cache of links, what has to be removed
     open(path, "rb").close()  # what torch raises for a missing file looks like a damaged one
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        mmap = mmap and zipfile.is_zipfile(path)  # not torch's former format
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch raises pickle, zip and runtime errors of many kinds
+        reason = f"{error}".partition("\n")[0].partition(". ")[0]
         raise ValueError(
             f"{path!r} is not a checkpoint that can be read safely (weights_only): "
-            f"{type(error).__name__}: {str(error).partition(chr(10))[0]} "
-            "Remove this file if it was downloaded, so that the next run downloads it again."
+            f"{type(error).__name__}: {reason}. Remove this file if it was downloaded, so that the "
+            "next run downloads it again."
         ) from error
     if not isinstance(data, dict):
         raise ValueError(f"{path!r} holds a {type(data).__name__}, not a checkpoint's dict")
@@ -145,7 +167,9 @@ def published_name(name: str) -> str:
     )
 
 
-def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def _check_fit(
+    weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], saved_config: str
+) -> None:
     problems = {
         "missing from the file": [n for n in expected if n not in weights],
         "unknown to the model": [n for n in weights if n not in expected],
@@ -163,5 +187,6 @@ def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
     if text:
         raise ValueError(
             f"The checkpoint does not fit this model.{text} Check MODEL.CLIP.ARCH, "
-            "MODEL.PIXELCLIP.NUM_CLUSTERS and PROMPT_LENGTH."
+            "MODEL.PIXELCLIP.NUM_CLUSTERS and PROMPT_LENGTH"
+            + (", or leave --config-file out: it carries its own config." if saved_config else ".")
         )

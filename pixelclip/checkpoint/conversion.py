@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pixelclip.checkpoint.checkpointer import (
+    CONFIG_KEY,
     TRAINING_PARTS,
     is_for_inference,
     published_name,
@@ -35,7 +36,7 @@ def convert_checkpoint(
     layout: str,
     half: bool = False,
 ) -> Conversion:
-    """Write the weights of a checkpoint in another layout; the state of a training is left out.
+    """Write the weights and the config of a checkpoint in another layout, without training state.
 
     Args:
         source: a checkpoint, ours or a published one; see :func:`fetch_weights`.
@@ -56,6 +57,8 @@ def convert_checkpoint(
         raise ValueError(f"{os.fspath(target)!r} is the source itself: choose another target.")
     checkpoint = read_checkpoint(source)
     weights = checkpoint.pop("model")
+    is_kept = CONFIG_KEY in checkpoint and layout != "published"
+    config = {CONFIG_KEY: checkpoint.pop(CONFIG_KEY)} if is_kept else {}
     _check_weights(source, weights, layout)
     if layout == "published":
         weights = _to_published(weights)
@@ -64,7 +67,7 @@ def convert_checkpoint(
     if half:
         weights = {name: _to_half(name, tensor) for name, tensor in weights.items()}
     with atomic_writer(target) as file:
-        torch.save({"model": weights}, file)
+        torch.save({"model": weights, **config}, file)
     sizes = os.path.getsize(source), os.path.getsize(target)
     return Conversion(*sizes, tensors=len(weights), left_out=tuple(checkpoint))
 

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluator
 from torch import nn
 
+from pixelclip.checkpoint import PixelCLIPCheckpointer
+from pixelclip.checkpoint.saved_config import dump_config
 from pixelclip.data.mapper import MaskDatasetMapper
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
 from pixelclip.engine.trainer import Trainer
@@ -32,6 +34,9 @@ class MinimalTrainer(DefaultTrainer):
       ``CLIP_TYPE`` "full_model");
     - :func:`build_lr_scheduler`, stepped after each step (the cosine of Detectron2 0.5 ends at 0
       instead of ``SOLVER.BASE_LR_END``);
+    - :class:`PixelCLIPCheckpointer` for ``MODEL.WEIGHTS`` (with them, CLIP's own weights are not
+      loaded; Detectron2's checkpointer knows neither the published names of parameters nor the
+      model zoo, and trains from random weights with no more than a warning);
     - for several processes, ``DistributedDataParallel`` with ``broadcast_buffers=False`` and
       Detectron2's process groups;
     - for an evaluation, ``model.set_vocabulary`` before each data set, or :meth:`Trainer.test`.
@@ -39,6 +44,16 @@ class MinimalTrainer(DefaultTrainer):
     Args:
         cfg: a config with PixelCLIP's keys.
     """
+
+    checkpointer: Any  # before build_hooks, Detectron2's
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's hooks, with PixelCLIP's checkpointer."""
+        parts: Any = self.checkpointer.checkpointables
+        self.checkpointer = PixelCLIPCheckpointer(
+            self._trainer.model, self.cfg.OUTPUT_DIR, config=dump_config(self.cfg), **parts
+        )
+        return super().build_hooks()
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:

@@ -1,6 +1,7 @@
 """From command-line arguments to a frozen config, checked so that a typo does not cost an hour."""
 
 import argparse
+import contextlib
 import functools
 from collections.abc import Sequence
 
@@ -11,7 +12,9 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from pixelclip.checkpoint import fetch_weights
+from pixelclip.checkpoint import fetch_weights, get_model, list_models
+from pixelclip.checkpoint.model_zoo import SCHEME
+from pixelclip.checkpoint.saved_config import merge_saved_config
 from pixelclip.config import (
     add_pixelclip_config,
     check_choice,
@@ -67,35 +70,79 @@ def load_config_of(args: argparse.Namespace) -> CfgNode:
     Raises:
         ValueError, FileNotFoundError: see :func:`load_config`.
     """
-    named = {"MODEL.WEIGHTS": args.weights, "OUTPUT_DIR": args.output}
-    overrides = [word for key, value in named.items() if value for word in (key, value)]
-    return load_config(args.config_file, [*args.opts, *overrides])
+    overrides = [*args.opts, *(("OUTPUT_DIR", args.output) if args.output else ())]
+    return load_config(args.config_file, overrides, args.weights)
 
 
-def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
+def load_config(
+    config_file: str = "", overrides: Sequence[str] = (), weights: str = ""
+) -> CfgNode:
     """Merge the defaults, a YAML file and overrides; check the result, which is not frozen yet.
 
     Data sets that the config describes are registered. Without a GPU, the CPU takes its place.
 
     Args:
-        config_file: path, or one of PixelCLIP's own; see :func:`find_config`.
+        config_file: path, or one of PixelCLIP's own; see :func:`find_config`. By default, the
+            config that belongs to the weights.
         overrides: keys and values in turn, as they would stand on a command line.
+        weights: for ``MODEL.WEIGHTS``; see :func:`fetch_weights` for all that they can be.
 
     Raises:
-        ValueError, FileNotFoundError: there is no such file; or see :func:`check_run_config`.
+        ValueError, FileNotFoundError: there is no such file, or no config was given and the
+            weights bring none; or see :func:`check_run_config`.
+        OSError: the weights cannot be downloaded, to find their config.
     """
-    if not config_file:
-        raise ValueError("No --config-file was given; try configs/pixelclip_vitb16.yaml.")
-    config_file = find_config(config_file)
     cfg = get_cfg()
     add_pixelclip_config(cfg)
-    cfg.merge_from_file(config_file, allow_unsafe=False)  # no Python objects, which run code
+    given = weights = weights or _find_weights(overrides)
+    if weights.removeprefix(SCHEME) in list_models():
+        model = get_model(weights)
+        config_file, weights = config_file or model.config_file, model.address
+    _merge_base_config(cfg, config_file, weights)
     merge_overrides(cfg, list(overrides))
+    if given:
+        cfg.MODEL.WEIGHTS = weights
     cfg = take_renamed_keys(cfg)
     take_cpu_without_gpu(cfg)
     register_sem_seg_folders(cfg.DATASETS.SEM_SEG_FOLDERS)
     check_run_config(cfg)
     return cfg
+
+
+def _merge_base_config(cfg: CfgNode, config_file: str, weights: str) -> None:
+    if config_file:
+        path = find_config(config_file)
+        try:
+            cfg.merge_from_file(path, allow_unsafe=False)  # no Python objects, which run code
+        except KeyError as error:  # of yacs, whose text names the key
+            raise ValueError(f"{path}: {error.args[0]}. Is it a config of PixelCLIP?") from error
+    elif weights:
+        merge_saved_config(cfg, fetch_weights(weights))
+        _leave_out_unknown_datasets(cfg)
+    else:
+        raise ValueError(
+            "Neither a --config-file nor --weights, which bring theirs, were given; try "
+            "--config-file configs/pixelclip_vitb16.yaml."
+        )
+
+
+def _find_weights(overrides: Sequence[str]) -> str:
+    """The last value of ``MODEL.WEIGHTS``, or ""."""
+    pairs = dict(zip(overrides[::2], overrides[1::2], strict=False))
+    return pairs.get("MODEL.WEIGHTS", "")
+
+
+def _leave_out_unknown_datasets(cfg: CfgNode) -> None:
+    """What a model was trained on need not be on the machine that uses it."""
+    folders = []
+    for path in cfg.DATASETS.SEM_SEG_FOLDERS:
+        with contextlib.suppress(OSError, ValueError):  # missing, or another one by now
+            register_sem_seg_folders([path])
+            folders.append(find_config(path))
+    cfg.DATASETS.SEM_SEG_FOLDERS = tuple(folders)
+    for key in ("TRAIN", "TEST"):
+        known = [name for name in cfg.DATASETS[key] if name in DatasetCatalog.list()]
+        cfg.DATASETS[key] = tuple(known)
 
 
 def take_cpu_without_gpu(cfg: CfgNode) -> None:

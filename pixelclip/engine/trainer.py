@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import ConcatDataset
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
+from pixelclip.checkpoint.saved_config import dump_config
 from pixelclip.config import take_renamed_keys
 from pixelclip.data.loader import ResumableLoader
 from pixelclip.data.mapper import MaskDatasetMapper
@@ -96,7 +97,11 @@ class Trainer(DefaultTrainer):
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = PixelCLIPCheckpointer(
-            self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), data_loader=loader
+            self.model,
+            cfg.OUTPUT_DIR,
+            config=dump_config(cfg),
+            trainer=weakref.proxy(self),
+            data_loader=loader,
         )
         self.register_hooks(self.build_hooks())
 
@@ -266,7 +271,7 @@ class Trainer(DefaultTrainer):
             ``DATASETS.TEST``, its metrics alone.
 
         Raises:
-            FileNotFoundError: none of the data sets is there (a training continues without them).
+            FileNotFoundError: none of the data sets exists (a training continues without them).
         """
         names = cfg.DATASETS.TEST
         if isinstance(evaluators, DatasetEvaluator):
@@ -283,11 +288,14 @@ class Trainer(DefaultTrainer):
 
 @contextlib.contextmanager
 def _continuing_without_test_sets() -> Iterator[None]:
-    """Say once that no test set is there; also a decorator of what then returns None."""
+    """Warn once where no test set exists; also a decorator of what then returns None."""
     try:
         yield
-    except NoTestSetError as error:
-        message = f"Training continues without evaluation. {error}"
+    except NoTestSetError:
+        message = (
+            "Training continues without evaluation: no data set of DATASETS.TEST is here, and "
+            "`pixelclip datasets check` says what is missing."
+        )
         log_first_n(logging.WARNING, message, key="message")
 
 

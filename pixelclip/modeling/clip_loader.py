@@ -25,17 +25,27 @@ def _open_clip() -> ModuleType:
 # Registered architectures by name: the path of the JSON config, and of weights by tag.
 BUILT_IN_ARCHITECTURES: dict[str, str] = {}
 BUILT_IN_WEIGHTS: dict[str, dict[str, str]] = {}
+_BUILT_IN_NOTES: dict[str, str] = {}
 
 
-def register_clip_architecture(name: str, config: str, weights: dict[str, str]) -> None:
+def register_clip_architecture(
+    name: str, config: str, weights: dict[str, str], note: str = ""
+) -> None:
     """Add an architecture to those of open_clip.
 
     Args:
         name: for ``MODEL.CLIP.ARCH``.
         config: path of an open_clip JSON model config.
         weights: tag for ``MODEL.CLIP.PRETRAINED`` -> path of a weights file.
+        note: a sentence on what it can do, for those who use it.
     """
     BUILT_IN_ARCHITECTURES[name], BUILT_IN_WEIGHTS[name] = config, weights
+    _BUILT_IN_NOTES[name] = note
+
+
+def get_clip_note(architecture: str) -> str:
+    """What users of an architecture should know; "" where there is nothing to say."""
+    return _BUILT_IN_NOTES.get(architecture, "")
 
 
 def load_clip(architecture: str, pretrained: str, weights_follow: bool = False) -> "open_clip.CLIP":
@@ -48,7 +58,7 @@ def load_clip(architecture: str, pretrained: str, weights_follow: bool = False) 
             weights file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``), or "" for random weights;
             the toy's are "captions".
         weights_follow: whether a checkpoint's weights will follow, so that these are random until
-            then: ``pretrained`` is checked, but neither downloaded nor loaded.
+            then: ``pretrained`` has no effect, and may name a file of another machine.
 
     Raises:
         ValueError: the architecture is unknown or not a plain CLIP, or ``pretrained`` is neither a
@@ -56,8 +66,10 @@ def load_clip(architecture: str, pretrained: str, weights_follow: bool = False) 
         RuntimeError: the weights of a tag could not be downloaded.
     """
     config = load_clip_config(architecture)
-    _check_pretrained(architecture, config, pretrained)
-    weights_file = None if weights_follow else _locate_weights(architecture, pretrained)
+    weights_file = None
+    if not weights_follow:
+        _check_pretrained(architecture, config, pretrained)
+        weights_file = _locate_weights(architecture, pretrained)
     model = _open_clip().CLIP(**config)
     if weights_file is not None:
         _load_weights(model, weights_file, architecture)
@@ -109,7 +121,10 @@ def load_clip_config(architecture: str) -> dict[str, Any]:
 
 def _read_json_config(path: str) -> dict[str, Any]:
     if not os.path.isfile(path):
-        raise ValueError(f"MODEL.CLIP.ARCH names the JSON file {path!r}, which does not exist.")
+        raise ValueError(
+            f"MODEL.CLIP.ARCH names the JSON file {path!r}, which does not exist: give its path "
+            "with --opts MODEL.CLIP.ARCH, relative to the current folder."
+        )
     with open(path, encoding="utf-8") as file:
         try:
             config = json.load(file)

@@ -2,6 +2,7 @@
 
 import os
 
+import cli
 import convert_checkpoint as tool
 import pytest
 import torch
@@ -25,6 +26,16 @@ def whole(tiny_config_of_each, tmp_path):
     PixelCLIPCheckpointer(model, str(tmp_path)).save("whole", iteration=7, optimizer={"lr": 1.0})
     tiny_config_of_each.INPUT.MIN_SIZE_TEST = 64
     return tmp_path / "whole.pth"
+
+
+def test_the_config_stays_with_the_weights_but_not_in_published_files(tiny_config, tmp_path):
+    checkpointer = PixelCLIPCheckpointer(PixelCLIP(tiny_config), str(tmp_path), config="A: 1")
+    checkpointer.save("model")
+    for layout in LAYOUTS:
+        convert_checkpoint(tmp_path / "model.pth", tmp_path / "other.pth", layout)
+        content = torch.load(tmp_path / "other.pth", weights_only=True)
+        expected = {"model"} if layout == "published" else {"model", "config"}
+        assert set(content) == expected, layout
 
 
 def model_of(path):
@@ -168,12 +179,13 @@ def test_the_command_says_sizes_and_errors(whole, tmp_path, capsys):
         ("other.pth", "not a checkpoint of PixelCLIP: it has no image_encoder."),
     ]:
         arguments = [str(tmp_path / source), str(tmp_path / "y.pth"), "--to", "ours"]
-        assert tool.main(arguments) == 1
+        assert cli.run(tool.main, arguments) == 1
         captured = capsys.readouterr()
         assert captured.out == ""
         assert captured.err.startswith("error: ")
         assert problem in captured.err
-    assert tool.main([str(whole), str(tmp_path / "no" / "y.pth"), "--to", "ours"]) == 1
+    arguments = [str(whole), str(tmp_path / "no" / "y.pth"), "--to", "ours"]
+    assert cli.run(tool.main, arguments) == 1
     assert "No such file or directory" in capsys.readouterr().err
     assert "y.pth" not in os.listdir(tmp_path)
 

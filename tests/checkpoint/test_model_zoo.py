@@ -1,6 +1,5 @@
 """Weights by name or address, from a server on this machine that speaks the hub's protocol."""
 
-import argparse
 import json
 import os
 import socket
@@ -289,7 +288,8 @@ def test_a_silent_server_is_given_up(form, tmp_path, monkeypatch):
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         use_hub(monkeypatch, address, tmp_path)
         weights = {"hub": "pixelclip_vitb16", "web": address + URL}[form]
-        with pytest.raises(ConnectionError, match=r"no answer within 0\.2 s") as error:
+        # The library's own limit is as long, and one of the two comes first.
+        with pytest.raises(ConnectionError, match=r"no answer within 0\.2 s|timed out") as error:
             fetch_weights(weights)
     assert explains_what_to_do(error)
 
@@ -392,14 +392,13 @@ def test_evaluation_takes_only_the_checkpoint(
     weights, toy_weights, refuse_own_weights, hub, tmp_path, monkeypatch
 ):
     register_test_set(tmp_path / "test_set", "three_images_of_the_zoo")
-    overrides = ["MODEL.WEIGHTS", weights, "DATASETS.TEST", "('three_images_of_the_zoo',)"]
-    overrides += ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "output")]
-    options = {"config_file": TOY, "opts": overrides, "eval_only": True, "resume": False}
+    overrides = ["MODEL.DEVICE", "cpu", "DATASETS.TEST", "('three_images_of_the_zoo',)"]
+    options = ["--config-file", TOY, "--weights", weights, "--output", str(tmp_path / "output")]
     try:
-        results = train_net.run(argparse.Namespace(**options, num_gpus=1))
+        assert train_net.main([*options, "--opts", *overrides], evaluate=True) == 0
     finally:
         unregister_test_set("three_images_of_the_zoo")
-    assert results
+    assert (tmp_path / "output" / "evaluation").is_dir()
     assert transfers(hub) == [""]
 
 

@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import pytest
+import torch
 from detectron2.data import build_detection_train_loader
 from detectron2.engine import HookBase
 from detectron2.modeling import build_model
 from detectron2.utils.env import seed_all_rng
 
+from pixelclip.checkpoint.conversion import convert_checkpoint
 from pixelclip.data.mapper import MaskDatasetMapper
 from pixelclip.engine import MinimalTrainer
+from pixelclip.engine.setup import load_config
 from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
 
 
@@ -56,6 +61,21 @@ def test_it_trains_evaluates_and_equals_direct_use(train_config):
     trainer, recorder = train(train_config)
     assert recorder.losses == train_directly(train_config, 4)
     assert 0 <= trainer._last_eval_results["sem_seg"]["mIoU"] <= 100
+
+
+def test_it_starts_from_published_weights_and_its_checkpoints_bring_their_config(
+    train_config, tmp_path
+):
+    train_config.DATASETS.TEST = ()
+    first, _ = train(train_config)
+    path = Path(train_config.OUTPUT_DIR, "model_final.pth")
+    assert load_config(weights=str(path)).SOLVER.MAX_ITER == 4
+    convert_checkpoint(path, tmp_path / "published.pth", "published")
+    train_config.MODEL.WEIGHTS = str(tmp_path / "published.pth")
+    trainer = MinimalTrainer(train_config)
+    trainer.resume_or_load(resume=False)
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, first.model.state_dict()[name]), name
 
 
 def test_the_whole_gradient_is_clipped_and_the_schedule_is_ours(train_config):

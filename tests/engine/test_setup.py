@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pixelclip.checkpoint.saved_config import dump_config
 from pixelclip.engine.setup import load_config, setup
 
 CONFIG = "configs/pixelclip_vitb16.yaml"
@@ -64,10 +65,24 @@ def test_mistakes_on_the_command_line_are_explained(tmp_path, overrides, problem
 
 
 def test_missing_config_file_is_said(tmp_path):
-    with pytest.raises(ValueError, match="No --config-file was given"):
+    with pytest.raises(ValueError, match="Neither a --config-file nor --weights"):
         run_setup(tmp_path, config="")
     with pytest.raises(FileNotFoundError, match=r"'configs/missing\.yaml' does not exist"):
         run_setup(tmp_path, config="configs/missing.yaml")
+
+
+def test_data_sets_of_a_checkpoint_s_config_need_not_be_usable(tmp_path):
+    without_classes = "{name: n, images: i, labels: l, classes: gone.yaml}"
+    for name, text in (("other.yaml", "a: b"), ("incomplete.yaml", without_classes)):
+        (tmp_path / name).write_text(text)
+    cfg = load_config("configs/demo/toy.yaml")
+    names = ("gone.yaml", "other.yaml", "incomplete.yaml")
+    cfg.DATASETS.SEM_SEG_FOLDERS = tuple(str(tmp_path / name) for name in names)
+    content = {"model": {"a": torch.zeros(1)}, "config": dump_config(cfg)}
+    torch.save(content, tmp_path / "model.pth")
+    loaded = load_config(weights=str(tmp_path / "model.pth"))
+    assert loaded.DATASETS.SEM_SEG_FOLDERS == ()
+    assert loaded.DATASETS.TEST == cfg.DATASETS.TEST
 
 
 def test_a_config_is_loaded_without_a_command_line(tmp_path):
@@ -75,3 +90,10 @@ def test_a_config_is_loaded_without_a_command_line(tmp_path):
     assert cfg.SOLVER.MAX_ITER == 7
     assert not cfg.is_frozen()
     assert not (tmp_path / "output").exists()
+
+
+def test_an_unknown_key_of_a_file_is_named(tmp_path):
+    path = tmp_path / "other.yaml"
+    path.write_text("MODEL: {NO_SUCH_KEY: 1}")
+    with pytest.raises(ValueError, match=r"other\.yaml: Non-existent config key: MODEL\.NO_SUCH"):
+        load_config(str(path))

@@ -115,6 +115,7 @@ def test_a_checkpoint_that_follows_saves_the_download(monkeypatch):
     monkeypatch.setattr(open_clip, "download_pretrained", refuse)
     assert load_clip("ViT-S-32-alt", "", weights_follow=True).visual.proj.isfinite().all()
     load_clip("RN50-quickgelu", "openai", weights_follow=True)
+    load_clip("RN50-quickgelu", "/of/another/machine.pt", weights_follow=True)
 
 
 def test_tag_downloads_and_loads(monkeypatch, tmp_path):
