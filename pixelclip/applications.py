@@ -41,7 +41,11 @@ def _register_mask_generators() -> None:
 
 def _register_toy_benchmark() -> None:
     weights = {"captions": str(_TOY_ASSETS / "toy_clip.safetensors")}
-    register_clip_architecture("toy", str(_TOY_ASSETS / "toy_clip.json"), weights)
+    note = (
+        "This is the packaged tiny CLIP: it knows drawn toy scenes and few words. Its results on "
+        "real images mean nothing."
+    )
+    register_clip_architecture("toy", str(_TOY_ASSETS / "toy_clip.json"), weights, note)
     register_model("toy", "configs/demo/toy.yaml", "")
     register_vocabulary("toy_scenes_20", _TOY_CLASSES)
     for split, count in (("val", 300), ("test", 600)):
@@ -51,7 +55,7 @@ def _register_toy_benchmark() -> None:
             num_images=(count,),
             image_folder=f"toy_scenes/{split}/images",
             label_folder=f"toy_scenes/{split}/labels",
-            prepare_template="python datasets/prepare_toy_scenes.py --root {root}",
+            prepare_template="pixelclip datasets prepare toy_scenes --root {root}",
         )
         register_sem_seg_benchmark(benchmark)
     for name in ("toy_scenes_masks_train", "toy_scenes_clip_masks_train"):

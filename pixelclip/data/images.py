@@ -1,9 +1,13 @@
 """Read any image file, array or tensor as RGB pixels."""
 
 import contextlib
+import http.client
 import io
 import math
 import os
+import string
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,8 @@ from PIL import ExifTags, Image, ImageChops, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
+# Of files that a folder of images is searched for.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 Pixels = NDArray[np.uint8]
 ImageInput = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 
@@ -23,6 +29,9 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 # What libjpeg computes straight from a block's coefficients and Pillow offers.
 _JPEG_SCALES = (1 / 8, 1 / 4, 1 / 2)
 _NUMBERS = "uint8, or other numbers in 0..255"
+# Limits of an image that is given by its address: of a pause in its transfer, and of its size.
+_DOWNLOAD_SECONDS = 10
+_DOWNLOAD_BYTES = 200_000_000
 
 
 class ImageReadError(ValueError):
@@ -44,10 +53,11 @@ class ImageFile:
 
     def __init__(self, source: bytes | str | os.PathLike[str]) -> None:
         self._name = "the image" if isinstance(source, bytes) else os.fspath(source)
-        if source == b"":
-            raise ImageReadError("the image file is empty (0 bytes)")
         with _explained_errors(self._name):
             data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if not data:
+            raise ImageReadError(f"{self._name} is empty (0 bytes)")
+        with _explained_errors(self._name):
             self._image = Image.open(io.BytesIO(data), formats=_FORMATS)
             if not _is_upright_jpeg(self._image):
                 # Only after decoding is it sure what size these have.
@@ -74,7 +84,7 @@ class ImageFile:
         scale = next((scale for scale in _JPEG_SCALES if scale >= min_scale), 1.0)
         with _explained_errors(self._name):
             if scale < 1 and isinstance(self._image, JpegImageFile):
-                # Rounded down, as Pillow takes the smallest scale with at least so many pixels.
+                # Rounded down, as Pillow takes the smallest scale with at least that many pixels.
                 height, width = (max(1, math.floor(side * scale)) for side in self.size)
                 drafted = self._image.draft(None, (width, height))
                 scale = drafted[1][2] / self.size[1] if drafted else 1.0
@@ -101,19 +111,21 @@ def to_rgb_pixels(image: ImageInput, channel_order: str = "RGB") -> Pixels:
     """RGB pixels (H, W, 3) uint8 of an image, upright.
 
     Args:
-        image: the path of a file; a PIL image, turned like a file as its EXIF orientation says; an
-            array (H, W, 3), or (H, W) in gray; or a tensor (3, H, W). Values of arrays and tensors
-            lie in 0..255 and are rounded to whole numbers.
+        image: the path of a file, or its https address; a PIL image, turned like a file as its
+            EXIF orientation says; an array (H, W, 3), or (H, W) in gray; or a tensor (3, H, W).
+            Values of arrays and tensors lie in 0..255 and are rounded to whole numbers.
         channel_order: "RGB", or "BGR" as OpenCV reads images, of an array or tensor.
 
     Raises:
-        ImageReadError: a file or PIL image that cannot be read.
+        ImageReadError: a file, address or PIL image that cannot be read.
         TypeError: something else than these.
         ValueError: an unknown channel order, an array or tensor of another shape, without pixels or
             with values outside 0..255.
     """
     if channel_order not in ("RGB", "BGR"):
         raise ValueError(f"channel_order is {channel_order!r}; it must be 'RGB' or 'BGR'.")
+    if is_address(image):
+        return read_rgb_image(_download(str(image)))
     if isinstance(image, str | os.PathLike):
         return read_rgb_image(image)
     if isinstance(image, Image.Image):
@@ -126,6 +138,26 @@ def to_rgb_pixels(image: ImageInput, channel_order: str = "RGB") -> Pixels:
         raise TypeError(f"An image is {kinds}; got {type(image).__name__}.")
     pixels = _to_bytes(_values(image))
     return pixels[:, :, ::-1] if channel_order == "BGR" else pixels
+
+
+def is_address(image: object) -> bool:
+    """Whether an image is given by its address in the web."""
+    return isinstance(image, str) and image.startswith(("https://", "http://"))
+
+
+def _download(address: str) -> bytes:
+    # As a browser's address bar copies it, it may have blanks and letters that are not ASCII.
+    quoted = urllib.parse.quote(address, safe=string.punctuation)
+    # Some servers, as Wikimedia's, refuse the name that Python's library has.
+    request = urllib.request.Request(quoted, headers={"User-Agent": "pixelclip"})
+    try:
+        with urllib.request.urlopen(request, timeout=_DOWNLOAD_SECONDS) as response:
+            content = response.read(_DOWNLOAD_BYTES + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise ImageReadError(f"{address} cannot be downloaded: {error}") from error
+    if len(content) > _DOWNLOAD_BYTES:
+        raise ImageReadError(f"{address} has more than {_DOWNLOAD_BYTES // 10**6} MB")
+    return content
 
 
 def _values(image: NDArray[Any] | Tensor) -> NDArray[Any]:
@@ -170,9 +202,12 @@ def _explained_errors(name: str) -> Iterator[None]:
     except Image.UnidentifiedImageError as error:
         problem = f"is not an image in one of the formats {', '.join(_FORMATS)}"
         raise ImageReadError(f"{name} {problem}") from error
+    except FileNotFoundError as error:
+        raise ImageReadError(f"{name} does not exist") from error
     except Exception as error:
-        problem = f"cannot be decoded: {str(error) or type(error).__name__}"
-        raise ImageReadError(f"{name} {problem}") from error
+        reason = getattr(error, "strerror", None)  # of the operating system
+        problem = f"read: {reason}" if reason else f"decoded: {str(error) or type(error).__name__}"
+        raise ImageReadError(f"{name} cannot be {problem}") from error
 
 
 def _is_upright_jpeg(image: Image.Image) -> bool:

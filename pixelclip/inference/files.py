@@ -1,8 +1,8 @@
 """Label images and videos, and write the results as files.
 
-Below the output folder, an image ``photos/a.jpg`` gets ``overlays/photos/a.jpg``,
-``labels/photos/a.png`` and ``results/photos/a.json``; a video ``clips/b.mov`` gets
-``overlays/clips/b.mp4`` and ``results/clips/b.json``.
+In the output folder, an image ``a.jpg`` gets ``a_overlay.jpg``, ``a_labels.png`` and
+``a_classes.json``, a video ``b.mov`` gets ``b_overlay.mp4`` and ``b_classes.json``. What lies in a
+folder that was given keeps its place below it.
 """
 
 import contextlib
@@ -11,7 +11,9 @@ import glob
 import hashlib
 import itertools
 import json
+import logging
 import os
+import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,16 +23,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from pixelclip.data.images import ImageReadError
+from pixelclip.data.images import IMAGE_SUFFIXES, ImageReadError, is_address
 from pixelclip.data.vocabularies import read_vocabulary
-from pixelclip.engine.setup import load_config
-from pixelclip.inference.predictor import Predictor
+from pixelclip.inference.predictor import Predictor, load_predictor_config
 from pixelclip.inference.result import ClassShare, Prediction
 from pixelclip.inference.video import Frame, VideoSource, write_video
+from pixelclip.modeling.clip_loader import get_clip_note
 from pixelclip.utils.atomic_write import atomic_writer
 from pixelclip.utils.visualization import ImageArray, LegendEntry, add_legend
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+logger = logging.getLogger(__name__)
+
+# Up to this number, the last line of a run names each file.
+_MOST_NAMED = 6
+# What the name of an input gets: an image's, a video's, and that of both.
+_RESULTS = ("_overlay.jpg", "_labels.png", "_overlay.mp4", "_classes.json")
+_OVERLAY, _LABELS, _VIDEO, _CLASSES = _RESULTS
 _VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 
 
@@ -40,13 +48,13 @@ class PredictionSettings:
 
     Attributes:
         output: folder; created where it is missing.
-        frame_step: label the first of every so many frames of a video.
+        frame_step: N, to label every Nth frame of a video.
         others: see :meth:`Predictor.from_config` and :meth:`Predictor.__call__`.
     """
 
     vocabulary: Sequence[str] | str
     output: Path
-    config_file: str = "configs/pixelclip_vitb16.yaml"
+    config_file: str = ""
     weights: str = ""
     overrides: Sequence[str] = ()
     background_threshold: float | None = None
@@ -62,17 +70,30 @@ class PredictionReport:
         written: number of images and videos that this run labeled.
         kept: number of those with results of the same file and settings from before.
         problems: by path, why there is no result or only part of one; what is not text is escaped.
+        files: that this run wrote.
     """
 
     written: int = 0
     kept: int = 0
     problems: dict[str, str] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+    def summarize(self, output: Path) -> str:
+        """One line: how much was labeled, and where the results are."""
+        counts = [f"{self.written} labeled"]
+        counts += [f"{self.kept} labeled before"] * bool(self.kept)
+        counts += [f"{len(self.problems)} with problems"] * bool(self.problems)
+        files = ", ".join(map(_printable, self.files))
+        if len(self.files) > _MOST_NAMED:
+            files = f"{len(self.files)} files in {output}"
+        where = f"wrote {files}" if files else f"results in {output}"
+        return f"{', '.join(counts)}; {where}"
 
 
 class PredictionInput(NamedTuple):
-    """An image or a video, and the place of its results below the output folder."""
+    """An image or a video, by its path or address, and how its results in the output begin."""
 
-    path: Path
+    path: Path | str
     name: PurePath
     is_video: bool
 
@@ -90,8 +111,8 @@ def predict_files(
         ValueError: a setting that cannot be used.
         OSError: a result cannot be written.
     """
-    writer = _ResultWriter(settings)
     report = PredictionReport()
+    writer = _ResultWriter(settings, report.files)
     for one in tqdm(find_inputs(patterns, settings.output), "labeling", unit="file"):
         if writer.is_finished(one):
             report.kept += 1
@@ -111,13 +132,14 @@ def predict_camera(
 ) -> PredictionReport:
     """Label the frames of a camera until it ends, time is up or Ctrl-C is pressed.
 
-    Camera 0 is the first: ``overlays/camera_0.mp4`` and ``results/camera_0.json``. The limit of
+    Camera 0 is the first: ``camera_0_overlay.mp4`` and ``camera_0_classes.json``. The limit of
     seconds is counted in the camera's frames.
 
     Raises:
         ImageReadError, OSError, ValueError: no such camera, an unwritable result, a bad setting.
     """
-    writer = _ResultWriter(settings)
+    report = PredictionReport()
+    writer = _ResultWriter(settings, report.files)
     name = PurePath(f"camera_{camera}")
     with VideoSource(camera, settings.frame_step) as source:
         tracked = tqdm(source, desc="labeling", unit="frame")
@@ -125,7 +147,8 @@ def predict_camera(
         result = writer.write_frames(name, frames, source.rate, is_camera=True)
     if result["frames"]:
         writer.write_result(name, result)
-    return PredictionReport(written=1 if result["frames"] else 0)
+        report.written = 1
+    return report
 
 
 def find_inputs(
@@ -134,64 +157,91 @@ def find_inputs(
     """Images and videos, each once, under names that differ even where letter case is ignored.
 
     Args:
-        patterns: files, folders (with all folders in them) and globs such as "photos/**/*.jpg".
-            Hidden files in folders are skipped; a file that is named may have any suffix.
-        output: folder of the results; files in its result folders are not inputs.
+        patterns: files, folders (with all folders in them), globs such as "photos/**/*.jpg", and
+            addresses of images. Hidden files in folders are skipped; a file that is named may have
+            any suffix.
+        output: folder of the results, which are not inputs.
 
     Raises:
         FileNotFoundError: a pattern that matches nothing; the text names it.
+        FileExistsError: an input lies where a result would be written.
     """
-    paths: dict[str, Path] = {}
-    folders = [os.path.join(output, name) for name in ("overlays", "labels", "results")]
-    results = {Path(os.path.realpath(folder)) for folder in folders}
+    places: dict[str, tuple[Path | str, PurePath]] = {}
+    output = Path(output).resolve()
     for pattern in patterns:
-        found = _expand(os.path.expanduser(pattern), results)
-        if not found:
-            known = ", ".join(_IMAGE_SUFFIXES + _VIDEO_SUFFIXES)
-            text = "is not a file, a glob that matches a file, or a folder of images or videos"
-            raise FileNotFoundError(f"{os.fspath(pattern)!r} {text} ({known}).")
-        for path in found:
-            paths.setdefault(os.path.realpath(path), path)
-    names = _name_results(list(paths.values()))
+        for path, place in _expand(os.path.expanduser(pattern), output):
+            real = path if isinstance(path, str) else os.path.realpath(path)
+            places.setdefault(real, (path, place))
+    names = _name_results([place for _, place in places.values()])
+    results = {f"{output / name}{suffix}" for name in names for suffix in _RESULTS}
+    for path in results & places.keys():
+        if not _is_result(Path(path), output):
+            raise FileExistsError(
+                f"The input {path} would be replaced by a result: choose another output, or remove "
+                "this file if an interrupted run has left it."
+            )
     return [
-        PredictionInput(path, name, path.suffix.lower() in _VIDEO_SUFFIXES)
-        for path, name in zip(paths.values(), names, strict=True)
+        PredictionInput(path, name, place.suffix.lower() in _VIDEO_SUFFIXES)
+        for (real, (path, place)), name in zip(places.items(), names, strict=True)
+        if real not in results
     ]
 
 
-def _expand(pattern: str, results: set[Path]) -> list[Path]:
+def _expand(pattern: str, output: Path) -> list[tuple[Path | str, PurePath]]:
+    """The inputs that a pattern means, each with its place in the output folder."""
+    if is_address(pattern):
+        path = urllib.parse.unquote(urllib.parse.urlparse(pattern).path)
+        return [(pattern, PurePath(PurePath(path).name or "image"))]
     if os.path.isdir(pattern):
-        found = _walk(pattern)
+        found, root = _walk(pattern), Path(pattern)
     elif os.path.exists(pattern):
-        return [Path(pattern)]
+        return [(Path(pattern), PurePath(PurePath(pattern).name))]
     else:
         found = filter(Path.is_file, map(Path, sorted(glob.glob(pattern, recursive=True))))
-    return [path for path in found if results.isdisjoint(Path(os.path.realpath(path)).parents)]
+        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)
+        root = Path(*fixed)
+    inputs = [path for path in found if not _is_result(path, output)]
+    if not inputs:
+        known = ", ".join(IMAGE_SUFFIXES + _VIDEO_SUFFIXES)
+        text = "is not a file, a glob that matches a file, or a folder of images or videos"
+        raise FileNotFoundError(f"{pattern!r} {text} ({known}).")
+    return [(path, path.relative_to(root)) for path in inputs]
+
+
+def _is_result(path: Path, output: Path) -> bool:
+    """Whether a file was written by an earlier run, into an output folder among the inputs."""
+    if output not in path.resolve().parents:
+        return False
+    stems = {path.name.removesuffix(suffix) for suffix in _RESULTS}
+    return any(path.with_name(stem + _CLASSES).is_file() for stem in stems - {path.name})
 
 
 def _walk(folder: str) -> Iterator[Path]:
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in (Path(root, name) for name in sorted(files) if not name.startswith(".")):
-            if path.suffix.lower() in _IMAGE_SUFFIXES + _VIDEO_SUFFIXES:
+            if path.suffix.lower() in IMAGE_SUFFIXES + _VIDEO_SUFFIXES:
                 yield path
 
 
-def _name_results(paths: Sequence[Path]) -> list[PurePath]:
-    """Name the results like the files, with the suffix where a.jpg and a.png lie in one folder."""
-    places = [_place(path) for path in paths]
+def _name_results(places: Sequence[PurePath]) -> list[PurePath]:
+    """Name the results like the inputs, with the suffix where a.jpg and a.png lie in one folder."""
     stems = [place.with_suffix("") for place in places]
-    counts = Counter(map(_ignore_case, stems))
+    distinct_places = {_ignore_case(place): place for place in places}.values()
+    counts = Counter(_ignore_case(place.with_suffix("")) for place in distinct_places)
     names = [
         place if counts[_ignore_case(stem)] > 1 else stem
         for place, stem in zip(places, stems, strict=True)
     ]
-    if len(set(map(_ignore_case, names))) < len(names):  # a.jpg, a.png and a.jpg.png
-        names = places
+    if len(set(map(_ignore_case, names))) < len(distinct_places):  # a.jpg, a.png and a.jpg.png
+        names = list(places)
     distinct: dict[str, PurePath] = {}
-    for name in names:  # a.jpg and A.jpg
+    uses = Counter[str]()
+    for wanted in names:  # a.jpg and A.jpg, or those of two folders
+        name = wanted
         while _ignore_case(name) in distinct:
-            name = name.with_name(f"{name.name}_")
+            uses[_ignore_case(wanted)] += 1
+            name = wanted.with_name(f"{wanted.name}_{uses[_ignore_case(wanted)] + 1}")
         distinct[_ignore_case(name)] = name
     return list(distinct.values())
 
@@ -200,28 +250,24 @@ def _ignore_case(place: PurePath) -> str:
     return str(place).casefold()
 
 
-def _place(path: Path) -> PurePath:
-    """The path from the current folder, or from the root: it does not depend on other inputs."""
-    absolute, current = Path(os.path.abspath(path)), Path.cwd()
-    return absolute.relative_to(current if current in absolute.parents else absolute.anchor)
-
-
 class _ResultWriter:
     """Labels one input at a time and writes its files."""
 
-    def __init__(self, settings: PredictionSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: PredictionSettings, files: list[Path]) -> None:
+        self._settings, self._files = settings, files
         self._names = read_vocabulary(settings.vocabulary)
-        cfg = load_config(settings.config_file, settings.overrides)
         if settings.frame_step < 1:
             raise ValueError(f"The frame step is {settings.frame_step}; expected at least 1.")
+        cfg = load_predictor_config(settings.config_file, settings.weights, settings.overrides)
         cfg.OUTPUT_DIR = ""
-        weights = settings.weights or cfg.MODEL.WEIGHTS
+        weights = cfg.MODEL.WEIGHTS
         self._background: dict[str, Any] = {
             "background_threshold": settings.background_threshold,
             "background_words": settings.background_words,
         }
-        identity = _identify(Path(weights)) if weights else None
+        identity = _identify(weights) if weights else None
+        if note := get_clip_note(cfg.MODEL.CLIP.ARCH):
+            logger.warning(note)
         made_with = [cfg.dump(), identity, self._names, self._background, settings.frame_step]
         self._made_with = hashlib.sha256(json.dumps(made_with).encode()).hexdigest()
 
@@ -234,14 +280,16 @@ class _ResultWriter:
     def _predict(self, image: Any) -> Prediction:
         return self._predictor(image, self._names, **self._background)
 
-    def _path(self, kind: str, name: PurePath, suffix: str) -> Path:
-        path = self._settings.output / kind / f"{name}{suffix}"
+    def _path(self, name: PurePath, suffix: str) -> Path:
+        """Where a result is written."""
+        path = self._settings.output / f"{name}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._files.append(path)
         return path
 
     def is_finished(self, one: PredictionInput) -> bool:
         """Whether there are results of the same file and settings."""
-        path = self._settings.output / "results" / f"{one.name}.json"
+        path = self._settings.output / f"{one.name}{_CLASSES}"
         try:
             result = json.loads(path.read_bytes())
             is_same = result["made_with"] == self._made_with
@@ -252,8 +300,8 @@ class _ResultWriter:
     def write_image(self, one: PredictionInput) -> str | None:
         """Write an image's files; there is no problem to be reported."""
         prediction = self._predict(one.path)
-        prediction.save(self._path("overlays", one.name, ".jpg"))
-        prediction.save_labels(self._path("labels", one.name, ".png"))
+        prediction.save(self._path(one.name, _OVERLAY))
+        prediction.save_labels(self._path(one.name, _LABELS))
         height, width = prediction.labels.shape
         result = {"file": _identify(one.path), "problem": None, "width": width, "height": height}
         classes = [asdict(share) for share in prediction.shares]
@@ -281,13 +329,15 @@ class _ResultWriter:
         results: list[dict[str, Any]] = []
         names: Sequence[str] = self._names
         ending = contextlib.suppress(*[KeyboardInterrupt] * is_camera)
-        with write_video(self._path("overlays", name, ".mp4"), rate) as target, ending:
+        with write_video(self._path(name, _VIDEO), rate) as target, ending:
             for frame in frames:
                 prediction = self._predict(frame.pixels)
                 names = prediction.names
                 target.add(_draw_frame(prediction))
                 rows = [(s.index, s.share, s.similarity) for s in prediction.shares]
                 results.append({"seconds": frame.seconds, "classes": np.array(rows)})
+        if not results:
+            self._files.pop()  # no frame, no video
         return {"names": names, "frames": results}
 
     def write_result(self, name: PurePath, result: Mapping[str, Any]) -> None:
@@ -298,7 +348,7 @@ class _ResultWriter:
             return [asdict(ClassShare(int(i), names[int(i)], *row)) for i, *row in rows.tolist()]
 
         encoder = json.JSONEncoder(indent=1, default=unpack)
-        with atomic_writer(self._path("results", name, ".json")) as file:
+        with atomic_writer(self._path(name, _CLASSES)) as file:
             for text in encoder.iterencode({**result, "made_with": self._made_with}):
                 file.write(text.encode())
 
@@ -316,7 +366,12 @@ def _printable(text: str | Path) -> str:
     return str(text).encode(errors="backslashreplace").decode()
 
 
-def _identify(path: Path) -> dict[str, Any]:
-    """A file's path, size and time of the last change: when they stay, so does the content."""
-    status = path.stat()
+def _identify(path: Path | str) -> dict[str, Any]:
+    """A file's path, size and time of the last change: when they stay, so does the content.
+
+    Of an address, there is no more than the address itself.
+    """
+    if not os.path.exists(path):
+        return {"path": str(path)}
+    status = os.stat(path)
     return {"path": str(path), "bytes": status.st_size, "changed": status.st_mtime_ns}

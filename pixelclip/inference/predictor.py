@@ -1,5 +1,6 @@
 """From an image and any words to a label map."""
 
+import logging
 import os
 import threading
 import weakref
@@ -15,7 +16,7 @@ from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
-from pixelclip.data.images import ImageInput, ImageReadError, to_rgb_pixels
+from pixelclip.data.images import IMAGE_SUFFIXES, ImageInput, ImageReadError, to_rgb_pixels
 from pixelclip.data.vocabularies import read_vocabulary, validate_class_names
 from pixelclip.engine.setup import load_config, take_cpu_without_gpu
 from pixelclip.inference.result import Prediction
@@ -23,7 +24,11 @@ from pixelclip.meta_arch import PixelCLIP
 from pixelclip.modeling.inference_views import find_best_classes
 from pixelclip.modeling.text_classifier import Background
 
+logger = logging.getLogger(__name__)
+
 Vocabulary = Sequence[str] | str | os.PathLike[str]
+
+DEFAULT_MODEL = "pixelclip_vitb16"
 
 BACKGROUND_NAME = "background"
 
@@ -37,44 +42,76 @@ class Predictor:
 
     For example:
 
-        predictor = Predictor.from_config("configs/pixelclip_vitb16.yaml", weights="w.pth")
+        predictor = Predictor.from_pretrained("pixelclip_vitb16")
         result = predictor("photo.jpg", ["cat", "sofa, couch", "wall"])
         print(result, result.labels, result.names, result.similarity)
         result.save("labeled.png")
 
-    It labels as ``tools/train_net.py --eval-only`` does with the same config. Text features are
-    computed once per vocabulary; those of the latest 16 are kept. Threads may share it: images are
-    read and labeled in parallel, the model is used by one at a time.
+    It labels as ``pixelclip evaluate`` does with the same config. Text features are computed once
+    per vocabulary; those of the latest 16 are kept. Threads may share it: images are read and
+    labeled in parallel, the model is used by one at a time.
 
     Args:
-        model: put into eval mode; it keeps the vocabulary of the latest prediction.
+        model: a model, which is put into eval mode and keeps the vocabulary of the latest
+            prediction; or weights, see :meth:`from_pretrained`.
         min_size: length in pixels to which the short side of an image is resized; 0 for none.
-        max_size: limit of the long side, in pixels.
-        batch_size: images of a list that go through the model at a time.
+            Default: ``INPUT.MIN_SIZE_TEST`` of the weights' config, or 640.
+        max_size: limit of the long side, in pixels. Default: ``INPUT.MAX_SIZE_TEST``, or 2560.
+        batch_size: images of a list that go through the model at a time. Default:
+            ``TEST.IMS_PER_BATCH``, or 1.
 
     Raises:
-        ValueError: one of these is not positive.
+        ValueError: one of these is not positive; or as :meth:`from_pretrained`.
     """
 
     def __init__(
-        self, model: PixelCLIP, min_size: int = 640, max_size: int = 2560, batch_size: int = 1
+        self,
+        model: PixelCLIP | str | os.PathLike[str],
+        min_size: int | None = None,
+        max_size: int | None = None,
+        batch_size: int | None = None,
     ) -> None:
-        if min_size < 0 or max_size < 1 or batch_size < 1:
+        sizes = (640, 2560, 1)
+        if not isinstance(model, PixelCLIP):
+            model, sizes = _build("", _check_weights(model))
+        given = (min_size, max_size, batch_size)
+        self.min_size, self.max_size, self.batch_size = (
+            default if size is None else size for size, default in zip(given, sizes, strict=True)
+        )
+        if self.min_size < 0 or self.max_size < 1 or self.batch_size < 1:
             raise ValueError(
                 "INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST and TEST.IMS_PER_BATCH are at least 0, 1 "
-                f"and 1; got min_size {min_size}, max_size {max_size} and batch_size {batch_size}."
+                f"and 1; got min_size {self.min_size}, max_size {self.max_size} and batch_size "
+                f"{self.batch_size}."
             )
         self.model = model.eval()
-        self.max_size = max_size
-        self.batch_size = batch_size
-        self._resize = T.ResizeShortestEdge(min_size, max_size)
+        self._resize = T.ResizeShortestEdge(self.min_size, self.max_size)
+        self._warned: set[tuple[str, ...]] = set()
         with _turns_guard:
             self._turn = _turns.setdefault(model, threading.Lock())
 
     @classmethod
+    def from_pretrained(
+        cls, weights: str | os.PathLike[str], overrides: Sequence[str] = ()
+    ) -> "Predictor":
+        """Build the model that weights bring the config of, on a GPU where there is one.
+
+        Args:
+            weights: a name of the model zoo ("pixelclip_vitb16", "pixelclip_convnextb", each also
+                with "_dino" behind, or "toy"), a checkpoint, ours or a published one, or its
+                address; see :func:`pixelclip.checkpoint.weights_download.fetch_weights`.
+            overrides: keys and values in turn, as ``("MODEL.DEVICE", "cpu")``.
+
+        Raises:
+            OSError: the weights cannot be found or downloaded.
+            ValueError: they are not a checkpoint, or bring no config.
+        """
+        return cls.from_config("", _check_weights(weights), overrides)
+
+    @classmethod
     def from_config(
         cls,
-        config: str | os.PathLike[str] | CfgNode,
+        config: str | os.PathLike[str] | CfgNode = "",
         weights: str | os.PathLike[str] = "",
         overrides: Sequence[str] = (),
     ) -> "Predictor":
@@ -82,19 +119,24 @@ class Predictor:
 
         Args:
             config: path of a YAML file, the name of one of PixelCLIP's own (from any folder), or a
-                Detectron2 config with PixelCLIP's keys.
-            weights: a checkpoint, ours or a published one. Default: ``MODEL.WEIGHTS``, or without
-                it CLIP's own weights (``MODEL.CLIP.PRETRAINED``).
+                Detectron2 config with PixelCLIP's keys. Default: what the weights bring.
+            weights: see :meth:`from_pretrained`. Default: ``MODEL.WEIGHTS``, or without it CLIP's
+                own weights (``MODEL.CLIP.PRETRAINED``); without a config, "pixelclip_vitb16".
             overrides: keys and values in turn, as ``("MODEL.DEVICE", "cpu")``, for a config file.
 
         Raises:
             FileNotFoundError: the config or the checkpoint does not exist.
+            OSError: the weights cannot be downloaded.
             ValueError: an unusable value, or a checkpoint that does not fit the config.
         """
-        cfg = _load_config(config, os.fspath(weights), overrides)
-        model = build_model(cfg).eval()
-        PixelCLIPCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-        return cls(model, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.TEST.IMS_PER_BATCH)
+        model, sizes = _build(config, os.fspath(weights), overrides)
+        return cls(model, *sizes)
+
+    def __repr__(self) -> str:
+        """One line: the image encoder, what it was built from, and the device."""
+        encoder = type(self.model.image_encoder.visual).__name__
+        size = f"min_size={self.min_size}, max_size={self.max_size}, batch_size={self.batch_size}"
+        return f"Predictor({encoder} on {self.model.device}, {size})"
 
     @overload
     def __call__(
@@ -116,10 +158,12 @@ class Predictor:
         """Segment one image, or each of a list.
 
         Args:
-            image: a path, PIL image, array (H, W, 3) or tensor (3, H, W) with values in 0..255, see
-                :func:`pixelclip.data.images.to_rgb_pixels`; or a list or tuple of these.
-            vocabulary: class names, of which one may hold synonyms ("sofa, couch"); the name of a
-                packaged vocabulary ("ade20k_150"); or the path of a text file, a name in each line.
+            image: a path, an https address, a PIL image, an array (H, W, 3) or a tensor (3, H, W)
+                with values in 0..255, see :func:`pixelclip.data.images.to_rgb_pixels`; or a list or
+                tuple of these.
+            vocabulary: a list of class names, of which one may hold synonyms ("sofa, couch"); the
+                name of a packaged vocabulary ("ade20k_150"); or the path of a text file, see
+                :func:`pixelclip.data.vocabularies.read_vocabulary`.
             channel_order: of arrays and tensors: "RGB", or "BGR" as OpenCV reads images.
             background_threshold: pixels whose best cosine is lower are background; -1 for none.
                 Default: ``TEST.BACKGROUND_THRESHOLD``.
@@ -132,6 +176,7 @@ class Predictor:
             TypeError, ValueError: an unusable image or vocabulary. The text says why.
         """
         names, index, rule = self._read_names(vocabulary, background_threshold, background_words)
+        self._warn_of_unknown_words(names)
         images = list(image) if isinstance(image, list | tuple) else [image]
         predictions: list[Prediction] = []
         for start in range(0, len(images), self.batch_size):
@@ -164,6 +209,20 @@ class Predictor:
         index = names.index(BACKGROUND_NAME) if BACKGROUND_NAME in names else None
         return names, index, background
 
+    def _warn_of_unknown_words(self, names: tuple[str, ...]) -> None:
+        """Say once which words a CLIP that was trained on few words does not know."""
+        if names in self._warned:
+            return
+        self._warned.add(names)
+        words = self.model.text_encoder.find_unknown_words(
+            [name for name in names if name != BACKGROUND_NAME]
+        )
+        if words:
+            logger.warning(
+                "This CLIP has never learned %s: its results for these words mean nothing.",
+                ", ".join(map(repr, words)),
+            )
+
     def _model_input(self, pixels: NDArray[np.uint8]) -> dict[str, Any]:
         """What Detectron2's ``DatasetMapper`` makes of an image in an evaluation."""
         height, width = pixels.shape[:2]
@@ -177,11 +236,42 @@ class Predictor:
         return {"image": image, "height": height, "width": width}
 
 
-def _load_config(
+def _check_weights(weights: Any) -> str:
+    """The weights, unless they are what goes into a call of the predictor.
+
+    Raises:
+        TypeError: they are not a name, path or address.
+        ValueError: they name an image.
+    """
+    if os.fspath(weights).lower().endswith(IMAGE_SUFFIXES):
+        raise ValueError(
+            f"{os.fspath(weights)!r} is an image, and a Predictor is made of weights: "
+            f'Predictor.from_pretrained("{DEFAULT_MODEL}")(image, words).'
+        )
+    return os.fspath(weights)
+
+
+def _build(
+    config: str | os.PathLike[str] | CfgNode, weights: str, overrides: Sequence[str] = ()
+) -> tuple[PixelCLIP, tuple[int, int, int]]:
+    """A config's model with weights, and the sizes of images and batches."""
+    cfg = load_predictor_config(config, weights, overrides)
+    if cfg.MODEL.WEIGHTS:
+        cfg.MODEL.CLIP.PRETRAINED = ""  # the checkpoint holds all weights
+    model = build_model(cfg).eval()
+    PixelCLIPCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model, (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.TEST.IMS_PER_BATCH)
+
+
+def load_predictor_config(
     config: str | os.PathLike[str] | CfgNode, weights: str, overrides: Sequence[str]
 ) -> CfgNode:
+    """The config that :meth:`Predictor.from_config` builds its model of."""
     if not isinstance(config, CfgNode):
-        cfg = load_config(os.fspath(config), overrides)
+        is_chosen = config or "MODEL.WEIGHTS" in overrides[::2]
+        weights = weights or ("" if is_chosen else DEFAULT_MODEL)
+        cfg = load_config(os.fspath(config), overrides, weights)
+        weights = cfg.MODEL.WEIGHTS
     elif overrides:
         raise ValueError(f"Merge the overrides {list(overrides)} into the config itself.")
     else:
@@ -194,6 +284,4 @@ def _load_config(
             "in each of PixelCLIP's configs."
         )
     cfg.MODEL.WEIGHTS = weights or cfg.MODEL.WEIGHTS
-    if cfg.MODEL.WEIGHTS:
-        cfg.MODEL.CLIP.PRETRAINED = ""  # the checkpoint holds all weights
     return cfg

@@ -1,6 +1,7 @@
 """The result of a :class:`pixelclip.Predictor` for one image."""
 
 import functools
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,12 @@ class Prediction:
         height, width = self.labels.shape
         shares = ", ".join(f"{share.name} {share.share:.1%}" for share in self.shares)
         return f"Prediction({width} x {height} pixels: {shares})"
+
+    def _repr_png_(self) -> bytes:
+        """What notebooks show: :meth:`draw`'s image."""
+        file = io.BytesIO()
+        self.draw().save(file, format="PNG")
+        return file.getvalue()
 
     @functools.cached_property
     def similarity(self) -> Tensor:

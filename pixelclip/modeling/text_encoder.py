@@ -1,5 +1,7 @@
 """CLIP's text encoder, frozen, for words and for prompts that are not words."""
 
+import functools
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +80,17 @@ class TextEncoder(nn.Module):
             )
         return ids[:, :-1].to(self.device)
 
+    def find_unknown_words(self, texts: Sequence[str]) -> list[str]:
+        """Words that a reduced tokenizer splits further than CLIP's own, so that it never saw them.
+
+        CLIP's own tokenizer knows all words that it can spell.
+        """
+        full = _clips_tokenizer()
+        if len(self._tokenizer.encoder) >= len(full.encoder):
+            return []
+        words = dict.fromkeys(word for text in texts for word in re.findall(r"\w+", text.lower()))
+        return [w for w in words if len(self._tokenizer.encode(w)) > len(full.encode(w))]
+
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Token embeddings (..., width) of token ids (...), without positions."""
         return self.token_embedding(ids)
@@ -141,6 +154,7 @@ def find_end_positions(ids: Tensor) -> Tensor:
     return ids.argmax(dim=-1)
 
 
+@functools.cache
 def _clips_tokenizer() -> Any:
     import open_clip
 

@@ -27,7 +27,9 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[Any]]:
     """
     folder, name = os.path.split(os.path.abspath(os.fspath(path)))
     _remove_leftovers_once(folder)
-    temporary = os.path.join(folder, f".{name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex}.tmp")
+    # Shortened: with all that is added, a long name would be too long.
+    name_start = os.fsdecode(os.fsencode(name)[:100])
+    temporary = os.path.join(folder, f".{name_start}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file

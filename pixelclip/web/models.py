@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelclip.analysis.baselines import baseline_configs
-from pixelclip.engine.setup import load_config
-from pixelclip.inference.predictor import Predictor
+from pixelclip.inference.predictor import Predictor, load_predictor_config
 from pixelclip.inference.result import Prediction
+from pixelclip.modeling.clip_loader import get_clip_note
 from pixelclip.web.request import RequestError
 
 OURS = "PixelCLIP"
@@ -52,12 +52,17 @@ class PageModels:
         self, config_file: str, weights: str = "", overrides: Sequence[str] = (),
         seconds: float = 60.0,
     ) -> None:
-        self.cfg = load_config(config_file, overrides)
+        self.cfg = load_predictor_config(config_file, weights, overrides)
         self.seconds = seconds
         self.baselines = baseline_configs(self.cfg) if self.cfg.MODEL.CLIP.PRETRAINED else {}
-        self._predictors = {OURS: Predictor.from_config(self.cfg, weights)}
+        self._predictors = {OURS: Predictor.from_config(self.cfg)}
         self._loading = threading.Lock()
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "segmentation")
+
+    @property
+    def note(self) -> str:
+        """What visitors should know about the model; "" where there is nothing to say."""
+        return get_clip_note(self.cfg.MODEL.CLIP.ARCH)
 
     @property
     def is_toy(self) -> bool:

@@ -18,7 +18,7 @@ from pixelclip.web.models import PageModels
 from pixelclip.web.request import Limits, find_upload, refuse_addresses
 from pixelclip.web.viewer import DOWNLOAD_SCRIPT, SCRIPT, STYLE, TEMPLATE, Segmentation
 
-# Uploads and results that nobody has used for so many seconds are removed.
+# Seconds after which uploads and results that nobody uses are removed.
 _KEEP_SECONDS = 3600
 # Scenes of the toy test set (seed 13), and words: two more than there are, to be confused with.
 _EXAMPLES = {

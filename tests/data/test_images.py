@@ -1,5 +1,7 @@
+import http.server
 import io
 import math
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -177,8 +179,28 @@ def test_what_is_not_a_whole_image_gets_one_kind_of_error(data: bytes, sentence:
 
 
 def test_the_error_names_the_path(tmp_path: Path) -> None:
-    with pytest.raises(ImageReadError, match=r"absent\.jpg cannot be decoded: .*No such file"):
+    with pytest.raises(ImageReadError, match=r"absent\.jpg does not exist"):
         read_rgb_image(tmp_path / "absent.jpg")
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(ImageReadError, match=r"empty\.jpg is empty"):
+        read_rgb_image(tmp_path / "empty.jpg")
+
+
+def test_an_address_may_have_any_letters_and_the_server_learns_who_asks() -> None:
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            asked.append((self.path, self.headers["User-Agent"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(image_bytes(PIXELS, "PNG"))
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/grüne%20 wiese.png?size=2&x=%2F"
+        np.testing.assert_array_equal(to_rgb_pixels(address), PIXELS)
+    assert asked == [("/gr%C3%BCne%20%20wiese.png?size=2&x=%2F", "pixelclip")]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -327,7 +349,7 @@ def test_bad_files_and_pil_images_are_refused(tmp_path):
     Image.fromarray(SMALL).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
     for image in (tmp_path / "cut.png", Image.open(tmp_path / "cut.png"), tmp_path / "none.png"):
-        with pytest.raises(ImageReadError, match="cannot be decoded"):
+        with pytest.raises(ImageReadError, match="cannot be decoded|does not exist"):
             to_rgb_pixels(image)
     with pytest.raises(ImageReadError, match="floating-point"):
         to_rgb_pixels(Image.new("F", (3, 3)))

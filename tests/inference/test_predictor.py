@@ -11,9 +11,12 @@ from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from pixelclip import Predictor
+from pixelclip.checkpoint import PixelCLIPCheckpointer
+from pixelclip.checkpoint.saved_config import dump_config
 from pixelclip.data.vocabularies import get_vocabulary
 from pixelclip.engine import Trainer
 from pixelclip.evaluation.evaluators import LabelMapModel
+from pixelclip.inference.predictor import load_predictor_config
 from pixelclip.modeling import text_classifier
 from pixelclip.modeling.text_classifier import Background
 
@@ -139,7 +142,7 @@ def test_a_config_for_a_gpu_is_taken_without_one(config, monkeypatch):
 
 
 def test_names_may_lie_in_a_file_or_be_packaged(predictor, image_paths, tmp_path):
-    (tmp_path / "names.txt").write_text("sky\n\n  sofa, couch \r\ntraffic light", "utf-8")
+    (tmp_path / "names.txt").write_text("sky\n\n  sofa/couch \r\ntraffic light", "utf-8")
     from_file = predictor(image_paths[0], tmp_path / "names.txt")
     assert from_file.names == tuple(NAMES)
     assert torch.equal(from_file.similarity, predictor(image_paths[0], NAMES).similarity)
@@ -221,6 +224,48 @@ def test_from_config_finds_our_configs_from_any_folder(tmp_path, monkeypatch, im
         Predictor.from_config("configs/none.yaml")
 
 
+def test_a_checkpoint_brings_its_config(config, predictor, image_paths, tmp_path):
+    config.MODEL.CLIP.RESOLUTION = (64, 96)
+    config.OUTPUT_DIR = "/nowhere"
+    config.DATASETS.TEST = ("gone_sem_seg",)
+    checkpointer = PixelCLIPCheckpointer(
+        predictor.model, str(tmp_path), config=dump_config(config)
+    )
+    checkpointer.save("model")
+    expected = Predictor.from_config(config, tmp_path / "model.pth")(image_paths[0], NAMES)
+    for built in (
+        Predictor(tmp_path / "model.pth"),
+        Predictor.from_pretrained(str(tmp_path / "model.pth")),
+        Predictor.from_config(weights=tmp_path / "model.pth"),
+    ):
+        assert (built.min_size, built.max_size) == (50, 60)
+        assert torch.equal(built(image_paths[0], NAMES).similarity, expected.similarity)
+    assert Predictor(tmp_path / "model.pth", max_size=70).max_size == 70
+
+
+@pytest.mark.parametrize(
+    ("weights", "problem"),
+    [
+        ("nope.jpg", r"'nope\.jpg' is an image, .*from_pretrained\(\"pixelclip_vitb16\"\)"),
+        ("nope.pth", r"'nope\.pth' does not exist"),
+        (__file__, "not a checkpoint"),
+    ],
+)
+def test_what_is_no_model_is_refused(weights, problem):
+    with pytest.raises((ValueError, OSError), match=problem):
+        Predictor(weights)
+
+
+def test_weights_among_the_overrides_are_not_replaced_by_the_default_model():
+    cfg = load_predictor_config("", "", ("MODEL.WEIGHTS", "toy", "TEST.FLIP", "True"))
+    assert (cfg.MODEL.CLIP.ARCH, cfg.MODEL.WEIGHTS, cfg.TEST.FLIP) == ("toy", "", True)
+
+
+def test_a_predictor_says_what_it_is(predictor):
+    sizes = "min_size=50, max_size=60, batch_size=1"
+    assert repr(predictor) == f"Predictor(VisionTransformer on cpu, {sizes})"
+
+
 def test_weights_replace_those_of_clip(config, predictor, image_paths, tmp_path, caplog):
     weights = tmp_path / "weights.pth"
     torch.save({"model": predictor.model.state_dict()}, weights)
@@ -258,6 +303,9 @@ def test_bad_names_files_are_refused(predictor, image_paths, tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"names\.txt"):
             predictor(image_paths[0], path)
+    path.write_bytes("sky, grass".encode("utf-16"))
+    with pytest.raises(ValueError, match="not text in UTF-8: save it so"):
+        predictor(image_paths[0], path)
 
 
 def test_bad_options_are_refused(predictor, image_paths, config):

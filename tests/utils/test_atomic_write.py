@@ -32,6 +32,13 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path):
+    for name in ("x" * 255, "写" * 85):  # bytes
+        with atomic_writer(tmp_path / name) as file:
+            file.write(b"content")
+        assert (tmp_path / name).read_bytes() == b"content"
+
+
 def test_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_writer(tmp_path / "no" / "file"):
         pass
