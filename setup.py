@@ -1,5 +1,6 @@
 """The PixelCLIP package; tools/install_detectron2.py or the official build adds Detectron2."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -52,8 +53,10 @@ ALL_OPTIONAL_REQUIRES = [name for names in OPTIONAL_REQUIRES.values() for name i
 DEVELOPMENT_REQUIRES = [
     "diffusers>=0.35",  # the tests load exported prompts with it
     "hypothesis>=6.100",
+    "ipykernel>=6.29",  # runs the tutorial notebook, which nbclient drives
     "markdown-it-py>=3",  # reads the documents, for make docs-check
     "mypy>=1.10",
+    "nbclient>=0.10",
     "pdoc>=14",
     "pytest>=8.2",
     "pytest-xdist>=3.6",  # make test has two workers
@@ -61,28 +64,19 @@ DEVELOPMENT_REQUIRES = [
     "selenium>=4.20",  # the tests of the web page; Chromium comes from the system
 ]
 
-# The wheel holds the folders of the repository that are not packages, so that it works anywhere;
-# each script is a console command: tools/check_datasets.py is pixelclip-check-datasets.
-MAPPED_FOLDERS = {
-    "pixelclip.configs": "configs",
-    "pixelclip_tools": "tools",
-    "pixelclip_tools.datasets": "datasets",
-}
+# The wheel holds the folders of the repository that are not packages, so that it works anywhere.
+MAPPED_FOLDERS = {"pixelclip.configs": "configs", "pixelclip_tools": "tools"}
 # An editable install takes the folders as they are: with all packages in one place it is an entry
 # of sys.path. A finder would come too late where the working directory has a folder named
 # pixelclip, as the one that contains the clone does.
 IS_EDITABLE = "editable_wheel" in sys.argv
 PACKAGES = find_packages(include=["pixelclip", "pixelclip.*"])
-ROOT = Path(__file__).parent
-COMMANDS = [
-    f"pixelclip-{script.stem.replace('_', '-')} = {package}.{script.stem}:main"
-    for package, folder in MAPPED_FOLDERS.items()
-    for script in sorted((ROOT / folder).glob("*.py"))
-]
+SOURCE = (Path(__file__).parent / "pixelclip" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.findall(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE)[0]
 
 setup(
     name="pixelclip",
-    version="0.1.0",
+    version=VERSION,
     description="Open-vocabulary semantic segmentation learned without labels, on Detectron2",
     author="PixelCLIP contributors",
     license="MIT",
@@ -90,10 +84,11 @@ setup(
     packages=PACKAGES if IS_EDITABLE else [*PACKAGES, *MAPPED_FOLDERS],
     package_dir={"": "."} if IS_EDITABLE else MAPPED_FOLDERS,
     package_data={
-        "pixelclip": ["**/*.json", "**/*.txt.gz", "**/*.safetensors", "**/*.jinja"],
+        "pixelclip": ["py.typed", "**/*.json", "**/*.txt.gz", "**/*.safetensors", "**/*.jinja"],
         "pixelclip.configs": ["**/*.yaml"],
     },
-    entry_points={"console_scripts": COMMANDS},
+    # Not an entry point: it finds its module in an editable install too.
+    scripts=["tools/pixelclip"],
     install_requires=PIXELCLIP_REQUIRES + DETECTRON2_REQUIRES,
     extras_require={
         **OPTIONAL_REQUIRES,

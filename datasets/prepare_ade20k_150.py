@@ -1,34 +1,11 @@
-"""Write the ADE20K-150 validation labels as Detectron2's evaluator reads them: 0..149, 255 void."""
+"""Write ADE20K-150's labels, as ``pixelclip datasets prepare ade20k_150`` does."""
 
-import argparse
-import os
+import runpy
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser(),
-        help="folder of all benchmarks; default: $DETECTRON2_DATASETS or ./datasets (%(default)s)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="files converted at a time (%(default)s)",
-    )
-    options = parser.parse_args(arguments)
-
-    from pixelclip.data.datasets.ade20k_150 import prepare_ade20k_150
-    from pixelclip.data.label_preparation import run_preparation
-
-    return run_preparation(prepare_ade20k_150, **vars(options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    folder = Path(__file__).parents[1] / "tools"
+    sys.path.insert(0, str(folder))
+    sys.argv.insert(1, "ade20k_150")
+    runpy.run_path(str(folder / "prepare_dataset.py"), run_name="__main__")

@@ -1,34 +1,11 @@
-"""Write the COCO-Stuff validation labels as Detectron2's evaluator reads them: 0..170, 255 void."""
+"""Write COCO-Stuff's labels, as ``pixelclip datasets prepare coco_stuff`` does."""
 
-import argparse
-import os
+import runpy
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser(),
-        help="folder of all benchmarks; default: $DETECTRON2_DATASETS or ./datasets (%(default)s)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="files converted at a time (%(default)s)",
-    )
-    options = parser.parse_args(arguments)
-
-    from pixelclip.data.datasets.coco_stuff import prepare_coco_stuff
-    from pixelclip.data.label_preparation import run_preparation
-
-    return run_preparation(prepare_coco_stuff, **vars(options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    folder = Path(__file__).parents[1] / "tools"
+    sys.path.insert(0, str(folder))
+    sys.argv.insert(1, "coco_stuff")
+    runpy.run_path(str(folder / "prepare_dataset.py"), run_name="__main__")

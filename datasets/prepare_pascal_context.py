@@ -1,34 +1,11 @@
-"""Write PASCAL Context's validation labels: 0..58 of Context-59, and 0..59 of Context-60."""
+"""Write PASCAL Context's labels, as ``pixelclip datasets prepare pascal_context`` does."""
 
-import argparse
-import os
+import runpy
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser(),
-        help="folder of all benchmarks; default: $DETECTRON2_DATASETS or ./datasets (%(default)s)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="files converted at a time (%(default)s)",
-    )
-    options = parser.parse_args(arguments)
-
-    from pixelclip.data.datasets.pascal_context import prepare_pascal_context
-    from pixelclip.data.label_preparation import run_preparation
-
-    return run_preparation(prepare_pascal_context, **vars(options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    folder = Path(__file__).parents[1] / "tools"
+    sys.path.insert(0, str(folder))
+    sys.argv.insert(1, "pascal_context")
+    runpy.run_path(str(folder / "prepare_dataset.py"), run_name="__main__")

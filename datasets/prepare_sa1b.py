@@ -1,40 +1,10 @@
-"""Copy SA-1B's tars with images of half the size, as the published training reads them."""
+"""Copy SA-1B with images of half the size, as ``pixelclip datasets resize-sa1b`` does."""
 
-import argparse
-import os
+import runpy
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 1 where something is wrong or was left out."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "source", type=Path, help="folder of SA-1B's tars, or of images next to their JSON files"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the copy")
-    parser.add_argument(
-        "--short-side", type=int, default=750, help="of the copied images, in pixels (%(default)s)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="images resized at a time (%(default)s)",
-    )
-    options = parser.parse_args(arguments)
-
-    from pixelclip.data.sa1b_resize import resize_sa1b
-
-    try:
-        report = resize_sa1b(**vars(options))
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(report)
-    return 1 if report.problems else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    folder = Path(__file__).parents[1] / "tools"
+    sys.path.insert(0, str(folder))
+    runpy.run_path(str(folder / "resize_sa1b.py"), run_name="__main__")

@@ -1,34 +1,11 @@
-"""Write PASCAL VOC 2012's validation labels: 0..19 of VOC-20, and 0..20 of VOC-21; 255 is void."""
+"""Write PASCAL VOC's labels, as ``pixelclip datasets prepare voc`` does."""
 
-import argparse
-import os
+import runpy
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser(),
-        help="folder of all benchmarks; default: $DETECTRON2_DATASETS or ./datasets (%(default)s)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="files converted at a time (%(default)s)",
-    )
-    options = parser.parse_args(arguments)
-
-    from pixelclip.data.datasets.pascal_voc import prepare_pascal_voc
-    from pixelclip.data.label_preparation import run_preparation
-
-    return run_preparation(prepare_pascal_voc, **vars(options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    folder = Path(__file__).parents[1] / "tools"
+    sys.path.insert(0, str(folder))
+    sys.argv.insert(1, "voc")
+    runpy.run_path(str(folder / "prepare_dataset.py"), run_name="__main__")

@@ -1,8 +1,6 @@
 """What an installed package holds, and that it works from any folder."""
 
-import importlib
 import importlib.metadata
-import inspect
 import os
 import shutil
 import subprocess
@@ -22,9 +20,7 @@ PLACES = {
     "pixelclip": "pixelclip",
     "configs": "pixelclip/configs",
     "tools": "pixelclip_tools",
-    "datasets": "pixelclip_tools/datasets",
 }
-SCRIPTS = [*sorted((ROOT / "tools").glob("*.py")), *sorted((ROOT / "datasets").glob("*.py"))]
 IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 
@@ -32,11 +28,8 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 def sources(tmp_path_factory):
     """A copy of what is built, as setuptools writes next to the sources."""
     folder = tmp_path_factory.mktemp("sources")
-    for name in ("pixelclip", "pixelclip_tools", "configs", "tools"):
+    for name in PLACES:
         shutil.copytree(ROOT / name, folder / name, ignore=IGNORED)
-    (folder / "datasets").mkdir()  # next to the scripts there may be gigabytes
-    for path in [*(ROOT / "datasets").glob("*.py"), ROOT / "datasets" / "README.md"]:
-        shutil.copy(path, folder / "datasets")
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder
@@ -45,7 +38,7 @@ def sources(tmp_path_factory):
 def source_files(folder):
     for source, place in PLACES.items():
         for path in (folder / source).rglob("*"):
-            is_data = source in ("tools", "datasets") and path.suffix != ".py"
+            is_data = source == "tools" and path.suffix != ".py"
             if path.is_file() and not is_data:
                 yield Path(place, path.relative_to(folder / source))
 
@@ -63,8 +56,8 @@ def test_a_build_holds_every_file_and_is_small(sources, tmp_path):
         Path("pixelclip/toy/assets/toy_clip.safetensors"),
         Path("pixelclip/configs/pixelclip_vitb16.yaml"),
         Path("pixelclip/configs/demo/toy.yaml"),
-        Path("pixelclip_tools/predict.py"),
-        Path("pixelclip_tools/datasets/prepare_voc.py"),
+        Path("pixelclip/py.typed"),
+        Path("pixelclip_tools/cli.py"),
     } <= set(built)
     assert sum(built.values()) < LIMIT
 
@@ -76,13 +69,6 @@ def test_it_is_imported_from_the_folder_that_contains_the_clone(tmp_path):
         pytest.skip("pixelclip is not installed here (make install, or pip install -e .)")
     (tmp_path / "pixelclip").symlink_to(ROOT)  # this folder has no __init__.py of its own
     run([sys.executable, "-c", "from pixelclip import Predictor"], tmp_path)
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_every_script_can_be_a_console_command(script):
-    main = importlib.import_module(script.stem).main
-    without = inspect.Parameter.empty
-    assert all(p.default is not without for p in inspect.signature(main).parameters.values())
 
 
 def run(command, folder, expected=0):
@@ -130,14 +116,19 @@ def test_a_new_editable_install_beats_the_folder_of_the_clone(sources, tmp_path)
     run([*pip, "--no-index", "--no-build-isolation", "--editable", clone], tmp_path)
     code = "from pixelclip import Predictor; import pixelclip; print(pixelclip.__file__)"
     assert str(clone / "pixelclip") in run([programs / "python", "-c", code], tmp_path)
-    for command in ("pixelclip-predict", "pixelclip-prepare-voc"):
-        assert "usage: " + command in run([programs / command, "--help"], tmp_path)
+    for words in (["predict"], ["datasets", "prepare"]):
+        usage = f"usage: pixelclip {' '.join(words)}"
+        assert usage in run([programs / "pixelclip", *words, "--help"], tmp_path)
 
 
 @pytest.mark.slow
 def test_detectron2_can_be_installed_with_the_wheel_alone(installed, tmp_path):
-    output = run([installed / "pixelclip-install-detectron2", "--help"], tmp_path)
-    assert "Install Detectron2 0.5" in output
+    program = installed / "pixelclip"
+    assert "Install Detectron2 0.5" in run([program, "install-detectron2", "--help"], tmp_path)
+    assert "Use:" in run([program, "--help"], tmp_path)
+    said = run([program, "predict", "a.jpg", "--words", "sky"], tmp_path, expected=1)
+    assert said.startswith("error: PixelCLIP needs Detectron2") and len(said.splitlines()) == 1
+    assert "pixelclip install-detectron2" in said
 
 
 @pytest.fixture(scope="module")
@@ -166,15 +157,12 @@ def test_the_wheel_works_from_another_folder(with_libraries, tmp_path):
         "print(predictor('photo.png', 'toy_scenes_20_synonyms').labels.shape)\n"
     )
     assert "torch.Size([40, 60])" in run([with_libraries / "python", "-c", code], tmp_path)
-    command = [with_libraries / "pixelclip-predict", "photo.png", "--words", "sky", "car"]
-    output = run([*command, "--config-file", "configs/demo/toy.yaml"], tmp_path)
-    assert "1 labeled, 0 problems" in output
-    assert (tmp_path / "output/predictions/overlays/photo.jpg").is_file()
-    described = [with_libraries / "pixelclip-check-datasets", "configs/datasets/camvid.yaml"]
-    assert "camvid" in run(described, tmp_path, expected=1)
-    absent = [with_libraries / "pixelclip-check-datasets", "ade20k_150_test_sem_seg"]
-    (tmp_path / "ADEChallengeData2016/images/validation").mkdir(parents=True)
-    assert "datasets/prepare" not in run(absent, tmp_path, expected=1)
-    evaluation = ["--config-file", "demo/toy.yaml", "--eval-only", "OUTPUT_DIR", tmp_path / "x"]
-    output = run([with_libraries / "pixelclip-train-net", *evaluation], tmp_path, expected=1)
-    assert "pixelclip-prepare-toy-scenes" in output
+    program = with_libraries / "pixelclip"
+    command = [program, "predict", "photo.png", "--words", "sky, car", "--weights", "toy"]
+    assert "1 labeled; wrote output/predictions/photo_overlay.jpg" in run(command, tmp_path)
+    assert (tmp_path / "output/predictions/photo_overlay.jpg").is_file()
+    check = [program, "datasets", "check"]
+    assert "camvid" in run([*check, "configs/datasets/camvid.yaml"], tmp_path, expected=1)
+    evaluation = ["evaluate", "--weights", "toy", "--output", tmp_path / "x"]
+    output = run([program, *evaluation], tmp_path, expected=1)
+    assert "pixelclip datasets prepare toy_scenes" in output

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Say of each data set what is there, what is missing or wrong, and the command that fixes it."""
+"""Say which data sets are complete, what the others lack, and how to fix it."""
 
 import argparse
 import os
@@ -29,15 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         is_description = dataset.endswith((".yaml", ".yml", ".json"))
         return register_sem_seg_folders([dataset])[0] if is_description else dataset
 
-    try:
-        names = [register(dataset) for dataset in options.datasets or DATASETS]
-        statuses = [check_dataset(name, options.deep) for name in names]
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    names = [register(dataset) for dataset in options.datasets or DATASETS]
+    statuses = [check_dataset(name, options.deep) for name in names]
     print(format_statuses(statuses))
     return 0 if all(status.is_usable for status in statuses) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import run
+
+    sys.exit(run(main))

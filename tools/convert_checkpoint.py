@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Convert a checkpoint: published to ours and back, or to a small file for inference only."""
+"""Convert a checkpoint: published to ours and back, or to a small file for inference."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 1 where the checkpoint cannot be converted."""
+    """Run the command line; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", help="a checkpoint, ours or a published one")
     parser.add_argument("target", help="the file to write")
@@ -20,11 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from pixelclip.checkpoint.conversion import convert_checkpoint
 
-    try:
-        done = convert_checkpoint(options.source, options.target, options.to, options.half)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    done = convert_checkpoint(options.source, options.target, options.to, options.half)
     before, after = done.source_bytes / 1e6, done.target_bytes / 1e6
     print(f"{options.source}: {before:.1f} MB -> {options.target}: {after:.1f} MB")
     left_out = f"; left out: {', '.join(done.left_out)}" if done.left_out else ""
@@ -33,4 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import run
+
+    sys.exit(run(main))

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Show in a few minutes, on the toy benchmark, what PixelCLIP does; write a report of it."""
+"""Run the whole method on the toy benchmark in a few minutes, and write a report.
+
+After an interruption, the same command resumes.
+"""
 
 import argparse
 import os
@@ -7,16 +10,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-CONFIG = "configs/demo/toy.yaml"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 1 after an error, or 130 after an interruption."""
+    """Run the command line; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", default=CONFIG, help="of the training (%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="(%(default)s)")
+    parser.add_argument(
+        "--config-file", default="configs/demo/toy.yaml", help="of the training (%(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/demo"), help="folder (%(default)s)"
+    )
     parser.add_argument("--fresh", action="store_true", help="start again instead of resuming")
-    parser.add_argument("opts", nargs="*", help="config keys and values, as SOLVER.MAX_ITER 20")
+    parser.add_argument("--opts", nargs="+", default=[], help="config keys and values: KEY VALUE")
     options = parser.parse_args(arguments)
 
     from pixelclip.toy.demo import run_demo
@@ -24,14 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if not os.environ.get("DETECTRON2_DATASETS"):
         os.environ["DETECTRON2_DATASETS"] = str(options.output / "datasets")
-    try:
-        report, existed = run_demo(options.config_file, options.output, options.opts, options.fresh)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command resumes.", file=sys.stderr)
-        return 130
+    report, existed = run_demo(options.config_file, options.output, options.opts, options.fresh)
     if existed:
         print("The demo was finished before; --fresh runs it again.")
     print(describe_demo(report))
@@ -39,4 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import run
+
+    sys.exit(run(main))

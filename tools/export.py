@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Write ONNX or torch.export files that run without PixelCLIP, checked against the model.
+"""Write ONNX or torch.export files that run without PixelCLIP.
 
-`encoder` gives dense image features, `classifier` the scores of words (given here, or as text
-features when it runs), `text` the text features of words.
+Each is checked against the model. `encoder` gives dense image features, `classifier`
+the scores of words (given here, or as text features when it runs), `text` the text features of
+words.
 """
 
 import argparse
@@ -12,40 +13,37 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 1 where nothing was written."""
+    """Run the command line; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=("encoder", "classifier", "text"), help="what is exported")
-    parser.add_argument("--config-file", required=True, help="of the model")
-    parser.add_argument("--weights", default="", help="a checkpoint (default: the config's)")
+    parser.add_argument(
+        "--weights", default="", help="a model's name, a file or an address (pixelclip_vitb16)"
+    )
+    parser.add_argument("--config-file", default="", help="default: the one of the weights")
     vocabulary = parser.add_mutually_exclusive_group()
-    vocabulary.add_argument("--words", nargs="+", help='the classes: cat "sofa, couch" wall')
+    vocabulary.add_argument("--words", nargs="+", help='the classes: "cat, sofa/couch"')
     vocabulary.add_argument("--vocabulary", help="file of names, or a packaged one (ade20k_150)")
     parser.add_argument("--output", required=True, help="ends in .onnx or .pt2; .npz for text")
-    parser.add_argument("--opts", nargs="+", default=[], help="KEY VALUE pairs, as in training")
+    parser.add_argument("--opts", nargs="+", default=[], help="config keys and values: KEY VALUE")
     options = parser.parse_args(arguments)
-    try:
-        _export(options)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    _export(options)
     return 0
 
 
 def _export(options: argparse.Namespace) -> None:
-    from pixelclip.data.vocabularies import read_vocabulary
-    from pixelclip.engine.setup import load_config
+    from pixelclip.data.vocabularies import parse_words, read_vocabulary
     from pixelclip.export import export_model, save_text_features
     from pixelclip.inference.predictor import Predictor
 
-    given = options.words or options.vocabulary
-    names = read_vocabulary(given) if given else ()
-    cfg = load_config(options.config_file, options.opts)
-    model = Predictor.from_config(cfg, options.weights).model
+    names = parse_words(options.words) if options.words else ()
+    names = read_vocabulary(options.vocabulary) if options.vocabulary else names
+    predictor = Predictor.from_config(options.config_file, options.weights, options.opts)
+    model = predictor.model
     if options.kind == "text":
         save_text_features(model, names, options.output)
         print(f"Wrote {options.output}: text features of {len(names)} classes")
         return
-    test_sizes = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    test_sizes = (predictor.min_size, predictor.max_size)
     differences = export_model(model, options.kind, options.output, names, test_sizes)
     for shape, difference in differences.items():
         size = "x".join(map(str, shape))
@@ -54,4 +52,6 @@ def _export(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import run
+
+    sys.exit(run(main))

@@ -14,6 +14,7 @@ import sysconfig
 import tarfile
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from shutil import rmtree
@@ -225,9 +226,9 @@ def install() -> None:
     print(f"Checked: Detectron2 {version}: {', '.join(NEEDED_MODULES)} import.")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     try:
         install()
     except (InstallError, OSError) as error:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compare a generator's masks with those of a data set in SA-1B's layout, such as people's."""
+"""Compare a generator's masks with those of a data set, such as people's."""
 
 import argparse
 import sys
@@ -8,29 +8,27 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0 where there is something to compare."""
+    """Run the command line; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reference", type=Path, required=True, help="tars, or images with JSON")
     parser.add_argument(
-        "--generator", default="superpixels", help="this one or sam, sam_hq, sam2, dino, dinov2"
+        "--generator", default="superpixels", help="%(default)s, sam, sam_hq, sam2, dino or dinov2"
     )
     parser.add_argument("--model", default="", help="of Hugging Face's hub, a folder, or timm's")
     parser.add_argument("--weights", default="", help="a file with the weights of DINO or DINOv2")
-    parser.add_argument("--clusters", type=int, default=16, help="regions of DINO and DINOv2")
-    parser.add_argument("--num-workers", type=int, help="processes; default: GPUs or cores")
+    parser.add_argument("--clusters", type=int, default=16, help="regions of DINO (%(default)s)")
+    parser.add_argument("--workers", type=int, help="processes; default: GPUs or cores")
     options = parser.parse_args(arguments)
     from pixelclip.mask_generation.overlap import measure_overlap
     from pixelclip.modeling.inference_masks import build_mask_generator
 
     settings = options.model, options.weights, options.clusters
-    try:
-        generator = build_mask_generator(options.generator, *settings)
-        print(measure_overlap(options.reference, generator, options.num_workers))
-    except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    generator = build_mask_generator(options.generator, *settings)
+    print(measure_overlap(options.reference, generator, options.workers))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import run
+
+    sys.exit(run(main))

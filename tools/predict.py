@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Label images, folders, videos or a camera in any words; write overlays, label maps and JSON.
+"""Label images, folders, videos or a camera with any words.
 
-After an interruption, the same command resumes. Files that cannot be read are skipped and named at
-the end; the exit code is then 1.
+Writes overlays, label maps and JSON. After an interruption, the same command resumes. Files that
+cannot be read are skipped and named at the end; the exit code is then 1.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,19 +16,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if not options.inputs and options.camera is None:
-        parser.error("name images, videos, folders or globs, or a --camera")
-    try:
-        return _predict(options)
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command resumes from here.", file=sys.stderr)
-        return 130
+    has_input = bool(options.inputs) or options.camera is not None
+    if options.words and (path := _find_path(options.words, has_input)):
+        parser.error(
+            f"--words took {path!r} for a word: put images and folders before the options, as in "
+            'pixelclip predict photo.jpg --words "sky, tree"'
+        )
+    if not has_input:
+        parser.error("name images, videos, folders or globs before the options, or a --camera")
+    return _predict(options)
+
+
+def _find_path(words: Sequence[str], has_input: bool) -> str | None:
+    """The first word that is a file or has the suffix of one, or that is a folder.
+
+    A folder may have the name of a word; it counts with a slash, or where there is no other input.
+    """
+    suffixes = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".mp4", ".mov", ".avi")
+
+    def is_path(word: str) -> bool:
+        # Unlike Path's, these take a list of words that is longer than a file name can be.
+        is_there = os.path.isfile if has_input and os.sep not in word else os.path.exists
+        return word.lower().endswith(suffixes) or "://" in word or is_there(word)
+
+    return next(filter(is_path, words), None)
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from pixelclip.data.vocabularies import parse_words
     from pixelclip.inference.files import (
         PredictionReport,
         PredictionSettings,
@@ -35,47 +51,64 @@ def _predict(options: argparse.Namespace) -> int:
         predict_files,
     )
 
+    def words(given: Sequence[str] | None) -> tuple[str, ...] | None:
+        return parse_words(given) if given else None
+
     settings = PredictionSettings(
-        vocabulary=options.words or options.vocabulary,
+        vocabulary=words(options.words) or options.vocabulary,
         output=options.output,
         config_file=options.config_file,
         weights=options.weights,
         overrides=options.opts,
         background_threshold=options.background_threshold,
-        background_words=options.background_words,
+        background_words=words(options.background_words),
         frame_step=options.frame_step,
     )
     report = PredictionReport()
     if options.inputs:
         report = predict_files(options.inputs, settings)
     if options.camera is not None:
-        report.written += predict_camera(options.camera, settings, options.seconds).written
+        camera = predict_camera(options.camera, settings, options.seconds)
+        report.written += camera.written
+        report.files += camera.files
     for path, problem in report.problems.items():
         named = problem if problem.startswith(path) else f"{path}: {problem}"
         print(f"problem: {named}", file=sys.stderr)
-    kept = f", {report.kept} were there already" if report.kept else ""
-    problems = f"{len(report.problems)} problems"
-    print(f"{report.written} labeled{kept}, {problems}; results in {options.output}")
+    print(report.summarize(options.output))
     return 1 if report.problems or not (report.written or report.kept) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("inputs", nargs="*", help="images, videos, folders or globs")
-    parser.add_argument("--camera", type=int, metavar="NUMBER", help="a webcam; 0 is the first")
-    parser.add_argument("--seconds", type=float, help="of the camera; default: until Ctrl-C")
+    parser.add_argument(
+        "inputs", nargs="*", help="images (also https addresses), videos, folders or globs"
+    )
     vocabulary = parser.add_mutually_exclusive_group(required=True)
-    vocabulary.add_argument("--words", nargs="+", help='the classes: cat "sofa, couch" wall')
-    vocabulary.add_argument("--vocabulary", help="file of names, or a packaged one (ade20k_150)")
-    parser.add_argument("--output", type=Path, default=Path("output/predictions"))
-    parser.add_argument("--config-file", default="configs/pixelclip_vitb16.yaml")
-    parser.add_argument("--weights", default="", help="checkpoint; default: CLIP as it is")
+    vocabulary.add_argument(
+        "--words", nargs="+", help='the classes, and synonyms after slashes: "cat, sofa/couch"'
+    )
+    vocabulary.add_argument(
+        "--vocabulary", help="a file of names written so or in lines, or a packaged one: ade20k_150"
+    )
+    parser.add_argument(
+        "--weights", default="", help="a model's name, a file or an address (pixelclip_vitb16)"
+    )
+    parser.add_argument("--config-file", default="", help="default: the one of the weights")
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/predictions"), help="folder (%(default)s)"
+    )
     parser.add_argument("--background-threshold", type=float, help="below this cosine: background")
     parser.add_argument("--background-words", nargs="+", help="words that mean background")
-    parser.add_argument("--frame-step", type=int, default=1, help="label every Nth frame")
-    parser.add_argument("--opts", nargs="+", default=[], help="KEY VALUE pairs, as in training")
+    parser.add_argument("--camera", type=int, metavar="NUMBER", help="a webcam; 0 is the first")
+    parser.add_argument("--seconds", type=float, help="of the camera; default: until Ctrl-C")
+    parser.add_argument(
+        "--frame-step", type=int, default=1, help="label every Nth frame of a video (%(default)s)"
+    )
+    parser.add_argument("--opts", nargs="+", default=[], help="config keys and values: KEY VALUE")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import run
+
+    sys.exit(run(main))

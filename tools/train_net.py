@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train PixelCLIP, or evaluate it with ``--eval-only``."""
+"""Train PixelCLIP on images with masks; with --eval-only, evaluate it."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ def build_parser(evaluate: bool) -> argparse.ArgumentParser:
     """The options of Detectron2's own train_net.py, and those of all PixelCLIP commands."""
     name, description = "train", "Train PixelCLIP."
     if evaluate:
-        name, description = "evaluate", "Evaluate weights on the data sets of DATASETS.TEST."
+        name, description = "evaluate", "Evaluate weights on DATASETS.TEST, in one table."
     parser = argparse.ArgumentParser(prog=f"pixelclip {name}", description=description)
     parser.set_defaults(resume=False, eval_only=evaluate)
     parser.add_argument(
@@ -22,7 +22,7 @@ def build_parser(evaluate: bool) -> argparse.ArgumentParser:
         help="config, such as configs/pixelclip_vitb16.yaml (default: that of --weights)",
     )
     parser.add_argument(
-        "--weights", default="", metavar="W", help="checkpoint (default: MODEL.WEIGHTS)"
+        "--weights", default="", metavar="W", help="a model's name, a file or an address"
     )
     parser.add_argument(
         "--output", default="", metavar="DIR", help="folder to write to (default: OUTPUT_DIR)"
@@ -92,5 +92,12 @@ def main(arguments: Sequence[str] | None = None, evaluate: bool = False) -> int:
     return run_command(args)
 
 
+def evaluate(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate weights on the benchmarks or your own labeled data, in one table."""
+    return main(arguments, evaluate=True)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import run
+
+    sys.exit(run(main))

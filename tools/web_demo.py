@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Serve a page on which images are segmented in any words, at this machine only by default.
+"""Serve a web page on which images are segmented in any words.
 
-Without options it runs the packaged tiny CLIP, which knows the toy benchmark only; give a config
-and weights for real images.
+Only this machine reaches it by default. `--weights toy` serves the packaged tiny CLIP, which needs
+no network and knows toy scenes only.
 """
 
 import argparse
@@ -11,11 +11,6 @@ import sys
 import threading
 from collections.abc import Sequence
 
-TOY_CONFIG = "configs/demo/toy.yaml"
-TOY_NOTE = (
-    "This is the packaged tiny CLIP. It knows the 20 classes of the toy benchmark and no real "
-    "images: for those, start the page with `--config-file` and `--weights`."
-)
 # Of a request; `pixelclip.web.request.Limits` explains them.
 LIMITS = {
     "upload_megabytes": 20.0,
@@ -28,10 +23,12 @@ LIMITS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until interrupted; return 0, or 1 where no page could be served."""
+    """Serve until interrupted; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", default=TOY_CONFIG, help="of the model (%(default)s)")
-    parser.add_argument("--weights", default="", help="a checkpoint (default: the config's)")
+    parser.add_argument(
+        "--weights", default="", help="a model's name, a file or an address (pixelclip_vitb16)"
+    )
+    parser.add_argument("--config-file", default="", help="default: the one of the weights")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     for name, value in LIMITS.items():
@@ -39,15 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(
             option, dest=name, type=type(value), default=value, help="(%(default)s)"
         )
-    parser.add_argument("--opts", nargs="+", default=[], help="KEY VALUE pairs, as in training")
+    parser.add_argument("--opts", nargs="+", default=[], help="config keys and values: KEY VALUE")
     options = parser.parse_args(arguments)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         _serve(options)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nThe page has ended.")
+    print("\nThe page has ended.")
     return 0
 
 
@@ -56,16 +49,17 @@ def _serve(options: argparse.Namespace) -> None:
     from pixelclip.web.page import serve
     from pixelclip.web.request import Limits
 
-    note = TOY_NOTE if options.config_file == TOY_CONFIG else ""
     limits = Limits(**{name: getattr(options, name) for name in LIMITS})
     models = PageModels(options.config_file, options.weights, options.opts, limits.seconds)
     with (
         contextlib.closing(models),
-        serve(models, limits, options.host, options.port, note) as address,
+        serve(models, limits, options.host, options.port, models.note) as address,
     ):
         print(f"The page is at {address} (Ctrl-C ends it).", flush=True)
         threading.Event().wait()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cli import run
+
+    sys.exit(run(main))

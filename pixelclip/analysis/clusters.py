@@ -111,7 +111,7 @@ def count_clusters(
         cfg: says how test images are made.
         model: in eval mode; afterwards its classes are the clusters.
         dataset_name: a registered data set with labels.
-        max_images: take so many images, evenly spread over the data set; None for all.
+        max_images: number of images, evenly spread over the data set; None for all.
 
     Raises:
         ValueError: the data set has no labels.

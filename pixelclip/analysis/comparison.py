@@ -103,7 +103,7 @@ def draw_comparison(
         dataset: a registered data set with labels, whose classes are the vocabulary.
         num_images: how many, evenly spread over the data set.
         file_names: instead, names of image files with or without folders.
-        note: stands below the images, before the names of the weights.
+        note: a text below the images, before the names of the weights.
 
     Raises:
         ValueError, FileNotFoundError: the data set, its images or the checkpoint cannot be used.

@@ -29,6 +29,7 @@ from pixelclip.analysis.comparison import (
 )
 from pixelclip.analysis.figures import draw_cluster_usage, draw_named_clusters, draw_prompt_map
 from pixelclip.analysis.prompts import NearName, embed_in_plane, find_nearest_names
+from pixelclip.checkpoint import fetch_weights
 from pixelclip.data.vocabularies import vocabulary_of_dataset
 from pixelclip.evaluation.benchmark import result_settings
 from pixelclip.evaluation.result_cache import hash_data, hash_weights, make_fingerprint
@@ -72,17 +73,18 @@ def report_prompts(
 
     Args:
         cfg: of the training, but for the number of class prompts, which each checkpoint has.
-        checkpoints: files.
+        checkpoints: files, or names or addresses; see :func:`pixelclip.checkpoint.fetch_weights`.
         dataset: a labeled data set to compare clusters with.
         class_names: to name prompts with; by default those of the data set.
         images: image files to show the clusters of; by default four of the data set.
         max_images: of the data set; None for all.
-        note: stands below each figure, above the checkpoint's name.
+        note: text below each figure, above the checkpoint's name.
 
     Raises:
         ValueError, FileNotFoundError: too little is given, or what cannot be used.
     """
-    for path in (*checkpoints, *images):
+    checkpoints = [fetch_weights(one) for one in checkpoints]  # all, before the first is used
+    for path in images:
         if not Path(path).is_file():
             raise FileNotFoundError(f"The file {path!r} does not exist.")
     if dataset is not None:

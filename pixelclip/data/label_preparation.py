@@ -181,19 +181,17 @@ def run_preparation(prepare: Callable[..., PreparationReport], **options: Any) -
 
     Returns:
         Exit code: 0 where every label is prepared, else 1. Problems go to stderr, one line each.
+
+    Raises:
+        ValueError: there is nothing to prepare; or what ``prepare`` raises.
     """
-    try:
-        report = prepare(**options)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    report = prepare(**options)
     if report == PreparationReport(0, 0, ()):
-        print("error: there is no label to prepare; the folders are empty", file=sys.stderr)
-        return 1
+        raise ValueError("there is no label to prepare; the folders are empty")
     for problem in report.problems:
         print(f"error: {problem}", file=sys.stderr)
     print(
-        f"{report.written} labels written, {report.skipped} were finished before, "
+        f"{report.written} files written, {report.skipped} were finished before, "
         f"{len(report.problems)} could not be prepared."
     )
     return 1 if report.problems else 0

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.engine.hooks import ProgressBar
+from pixelclip.engine.interruption import TrainingInterrupted
 from pixelclip.engine.launch import launch
 from pixelclip.engine.setup import setup
 from pixelclip.engine.trainer import Trainer
@@ -31,7 +32,10 @@ def run_command(args: argparse.Namespace) -> int:
     """
     try:
         launch(train_or_evaluate, args)
+    except TrainingInterrupted:  # which has said how to continue
+        return INTERRUPTED
     except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, OSError) as error:
         logger.debug("The error came from here:", exc_info=True, extra=FILE_ONLY)

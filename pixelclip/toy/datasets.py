@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from pixelclip.data.datasets.sem_seg_benchmark import datasets_root, format_command
+from pixelclip.data.label_preparation import PreparationReport
 from pixelclip.data.sa1b import SA1BRecords, load_sa1b
 from pixelclip.data.sa1b_files import FoundMask, write_sa1b_annotation
 from pixelclip.modeling.clip_loader import load_clip
@@ -35,8 +36,8 @@ CLUSTERS_PER_IMAGE = 8
 
 # Name of a training set -> its folder, and the command that fills it.
 _TRAINING_SETS = {
-    "toy_scenes_masks_train": ("train", "python datasets/prepare_toy_scenes.py --root {root}"),
-    "toy_scenes_clip_masks_train": ("clip_masks", "python tools/reproduce_ablations.py"),
+    "toy_scenes_masks_train": ("train", "pixelclip datasets prepare toy_scenes --root {root}"),
+    "toy_scenes_clip_masks_train": ("clip_masks", "pixelclip ablations"),
 }
 
 # Seed and number of a scene, whether it has labels, its image and its other file.
@@ -72,6 +73,12 @@ def load_toy_scenes_masks(name: str) -> SA1BRecords:
         command = format_command(template, datasets_root())
         raise FileNotFoundError(f"{folder} does not exist; draw the scenes first: {command}")
     return load_sa1b(folder)
+
+
+def prepare_toy_scenes(root: Path, workers: int) -> PreparationReport:
+    """:func:`write_scenes` as a command of ``pixelclip datasets prepare``."""
+    written, existing = write_scenes(root, workers)
+    return PreparationReport(written, existing, ())
 
 
 def write_scenes(root: Path, workers: int) -> tuple[int, int]:

@@ -1,15 +1,13 @@
-"""What differs between installations: the configs' place, the commands, optional packages."""
+"""What differs between installations: the configs' place, optional packages."""
 
 import importlib
 import os
-import re
 from pathlib import Path
 from types import ModuleType
 
 from detectron2.utils.file_io import PathManager
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_SCRIPT = re.compile(r"(?:\S*\bpython )?\b(?:tools|datasets)/(\w+)\.py\b")
 
 
 def find_config(path: str | os.PathLike[str]) -> str:
@@ -34,16 +32,6 @@ def find_config(path: str | os.PathLike[str]) -> str:
         f"The config file {given!r} does not exist, and PixelCLIP has none of that name. It has "
         f"{listed}."
     )
-
-
-def runnable_command(command: str) -> str:
-    """A command of a checkout, such as "python tools/train_net.py --resume", as it runs here.
-
-    In an installed package that is a console command: "pixelclip-train-net --resume".
-    """
-    if (_PACKAGE.parent / "tools" / "train_net.py").is_file():
-        return command
-    return _SCRIPT.sub(lambda match: f"pixelclip-{match[1].replace('_', '-')}", command)
 
 
 def import_optional(module: str, extra: str) -> ModuleType:

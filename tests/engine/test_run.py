@@ -72,7 +72,8 @@ def test_an_interruption_says_how_to_continue(
     ("outcome", "code", "printed"),
     [
         (None, 0, ""),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "\nInterrupted.\n"),
+        (TrainingInterrupted("after iteration 3"), 130, ""),
         (ValueError("SEED is 'a'."), 1, "error: SEED is 'a'.\n"),
         (OSError(errno.ENOSPC, "no space", "x.pth"), 1, "error: [Errno 28] no space: 'x.pth'\n"),
     ],

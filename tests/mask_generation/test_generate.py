@@ -190,7 +190,7 @@ def test_several_workers_write_the_same(images, tmp_path):
 
 def start_tool(images, output, *extra_code):
     """Run the tool in a process of its own, after some code."""
-    arguments = ["--images", str(images), "--output", str(output), "--num-workers", "1"]
+    arguments = [str(images), "--output", str(output), "--workers", "1"]
     run_it = f"import generate_masks, sys\nsys.exit(generate_masks.main({arguments}))"
     code = "\n".join([*extra_code, run_it])
     path = os.pathsep.join([str(ROOT), str(ROOT / "tools")])

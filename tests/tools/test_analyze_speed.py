@@ -1,5 +1,6 @@
 import analyze_speed
 import pytest
+from cli import run
 
 from pixelclip.analysis import speed
 from pixelclip.analysis.speed import Configuration
@@ -32,10 +33,11 @@ def test_the_other_configuration_differs_as_said(compare, expected, monkeypatch)
         compare,
         "--repeats",
         "7",
+        "--opts",
         "K",
         "1",
     ]
-    assert analyze_speed.main(arguments) == 1
+    assert run(analyze_speed.main, arguments) == 1
     assert asked == [("train", [Configuration("a.yaml", ("K", "1")), expected], 3, 7, None)]
 
 
@@ -43,12 +45,11 @@ def test_the_other_configuration_differs_as_said(compare, expected, monkeypatch)
     ("arguments", "problem"),
     [
         (["data", "--images", "nowhere"], "nowhere is not a folder"),
-        (["data", "--photographs", "nowhere"], "nowhere is not a folder"),
-        (["data", "--json", "nowhere/speed.json"], "the folder of nowhere/speed.json"),
+        (["data", "--output", "nowhere/speed.json"], "the folder of nowhere/speed.json"),
         (["eval", "--config-file", "nowhere.yaml"], "nowhere.yaml"),
-        (["eval", "SOLVER.MAX_ITER"], "not pairs"),
+        (["eval", "--opts", "SOLVER.MAX_ITER"], "not pairs"),
     ],
 )
 def test_mistakes_are_explained(arguments, problem, capsys):
-    assert analyze_speed.main(arguments) == 1
+    assert run(analyze_speed.main, arguments) == 1
     assert problem in capsys.readouterr().err

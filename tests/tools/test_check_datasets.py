@@ -5,6 +5,7 @@ from pathlib import Path
 
 import check_datasets
 import pytest
+from cli import run
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
@@ -57,7 +58,7 @@ def test_all_data_sets_are_checked_by_default(
 def test_what_cannot_be_checked_is_refused(
     argument: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert check_datasets.main([argument]) == 1
+    assert run(check_datasets.main, [argument]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")

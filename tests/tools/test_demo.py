@@ -6,8 +6,11 @@ from pathlib import Path
 
 import demo
 import pytest
+from cli import run
 
 from pixelclip.utils.installation import find_config
+
+CONFIG = "configs/demo/toy.yaml"
 
 
 @pytest.fixture
@@ -25,12 +28,12 @@ def calls(monkeypatch):
 
 
 def test_it_ends_with_the_results(calls, capsys):
-    assert demo.main(["--output", "here", "SOLVER.MAX_ITER", "3"]) == 0
-    assert calls == [(str(demo.CONFIG), Path("here"), ["SOLVER.MAX_ITER", "3"], False)]
+    assert demo.main(["--output", "here", "--opts", "SOLVER.MAX_ITER", "3"]) == 0
+    assert calls == [(CONFIG, Path("here"), ["SOLVER.MAX_ITER", "3"], False)]
     printed = capsys.readouterr().out
     assert printed == "Results of here/report.html\n"
     assert demo.main(["--fresh"]) == 0
-    assert calls[1] == (str(demo.CONFIG), Path("output/demo"), [], True)
+    assert calls[1] == (CONFIG, Path("output/demo"), [], True)
     assert "finished before; --fresh" in capsys.readouterr().out
 
 
@@ -39,7 +42,7 @@ def test_it_ends_with_the_results(calls, capsys):
     [
         (OSError(28, "No space left on device", "x.jpg"), 1, "error: .*No space left.*x.jpg"),
         (ValueError("other settings"), 1, "error: other settings"),
-        (KeyboardInterrupt(), 130, "the same command resumes"),
+        (KeyboardInterrupt(), 130, "the same command starts it again"),
     ],
 )
 def test_errors_are_one_line(calls, monkeypatch, capsys, error, code, message):
@@ -47,7 +50,7 @@ def test_errors_are_one_line(calls, monkeypatch, capsys, error, code, message):
         raise error
 
     monkeypatch.setattr("pixelclip.toy.demo.run_demo", fail)
-    assert demo.main([]) == code
+    assert run(demo.main, []) == code
     printed = capsys.readouterr()
     assert printed.out == ""
     assert len(printed.err.strip().splitlines()) == 1
@@ -62,4 +65,4 @@ def test_scenes_go_to_the_output_folder_by_default(calls, monkeypatch, given, us
 
 
 def test_the_default_config_exists():
-    assert Path(find_config(demo.CONFIG)).is_file()
+    assert Path(find_config(CONFIG)).is_file()

@@ -1,3 +1,4 @@
+import cli
 import export
 import numpy as np
 import pytest
@@ -7,13 +8,13 @@ from tests.export.conftest import TOY_CONFIG
 
 
 def run(*arguments):
-    return export.main([*arguments, "--config-file", TOY_CONFIG])
+    return cli.run(export.main, ["--config-file", TOY_CONFIG, *arguments])
 
 
 def test_text_features_of_words_and_of_files(tmp_path, capsys):
     names = tmp_path / "names.txt"
-    names.write_text("sky\nsofa, couch\n")
-    for options in (["--words", "sky", "sofa, couch"], ["--vocabulary", str(names)]):
+    names.write_text("sky\nsofa/couch\n")
+    for options in (["--words", "sky", "sofa/couch"], ["--vocabulary", str(names)]):
         output = tmp_path / "new" / f"{len(options)}.npz"
         assert run("text", *options, "--output", str(output)) == 0
         with np.load(output) as archive:

@@ -2,6 +2,7 @@
 
 import generate_masks
 import pytest
+from cli import run
 from PIL import Image
 
 from pixelclip.data.sa1b import load_sa1b
@@ -14,8 +15,8 @@ def test_it_ends_with_the_numbers_and_the_next_step(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     Image.fromarray(draw_regions(60, 80)[0]).save(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "b.png").write_text("not an image")
-    folders = ["--images", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-    assert generate_masks.main([*folders, "--num-workers", "1"]) == 0
+    folders = [str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert generate_masks.main([*folders, "--workers", "1"]) == 0
     printed = capsys.readouterr().out
     assert "2 images (0 were finished before), 1 of them could not be read" in printed
     assert f"skipped: {tmp_path / 'in' / 'b.png'} is not an image" in printed
@@ -26,16 +27,16 @@ def test_it_ends_with_the_numbers_and_the_next_step(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--images", "nowhere", "--output", "out"], "nowhere is not a folder"),
-        (["--images", ".", "--output", "out"], "holds no image"),
-        (["--images", ".", "--output", "out", "--generator", "sma"], "'sma' is unknown"),
+        (["nowhere", "--output", "out"], "nowhere is not a folder"),
+        ([".", "--output", "out"], "holds no image"),
+        ([".", "--output", "out", "--generator", "sma"], "'sma' is unknown"),
     ],
 )
 def test_errors_are_one_line_and_nothing_is_written(
     arguments, problem, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    assert generate_masks.main(arguments) == 1
+    assert run(generate_masks.main, arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert len(error.splitlines()) == 1
@@ -46,22 +47,22 @@ def test_errors_are_one_line_and_nothing_is_written(
 def test_when_nothing_could_be_read_the_exit_code_says_so(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").touch()
-    folders = ["--images", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-    assert generate_masks.main([*folders, "--num-workers", "1"]) == 1
+    folders = [str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert run(generate_masks.main, [*folders, "--workers", "1"]) == 1
     assert "no mask was found" in capsys.readouterr().err
 
 
-def test_an_interrupt_says_how_to_resume(monkeypatch, capsys):
+def test_an_interrupt_says_how_to_continue(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(generate, "generate_masks", interrupt)
-    assert generate_masks.main(["--images", ".", "--output", "out"]) == 130
-    assert "the same command resumes" in capsys.readouterr().err
+    assert run(generate_masks.main, [".", "--output", "out"]) == 130
+    assert "the same command starts it again" in capsys.readouterr().err
 
 
 def test_the_defaults_are_those_of_the_library():
-    options = generate_masks._parse(["--images", "in", "--output", "out"])
+    options = generate_masks._parse(["in", "--output", "out"])
     generator = build_mask_generator(options.generator)
     expected = (options.generator, options.model, options.weights, options.clusters)
     assert tuple(generator.settings.values()) == expected

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import web_demo
+from cli import run
 
 from pixelclip.web import models, page
 from pixelclip.web.models import OURS
@@ -12,13 +13,13 @@ from pixelclip.web.request import Limits, RequestError
     [
         (["--config-file", "none.yaml"], "none.yaml"),
         (["--weights", "none.pth"], "none.pth"),
-        (["--opts", "MODEL.NONE", "1"], "MODEL.NONE"),
+        (["--weights", "toy", "--opts", "MODEL.NONE", "1"], "MODEL.NONE"),
         (["--max-words", "300"], "The limit words is 300; expected 1 to 255"),
         (["--max-seconds", "0"], "The limit seconds is 0.0; expected a positive"),
     ],
 )
 def test_mistakes_are_said(arguments, message, capsys):
-    assert web_demo.main(arguments) == 1
+    assert run(web_demo.main, arguments) == 1
     assert message in capsys.readouterr().err
 
 
@@ -27,7 +28,7 @@ def test_weights_that_cannot_be_downloaded_are_said(monkeypatch, capsys):
         raise RuntimeError("The weights 'openai' could not be downloaded.")
 
     monkeypatch.setattr(models, "PageModels", refuse)
-    assert web_demo.main([]) == 1
+    assert run(web_demo.main, []) == 1
     assert capsys.readouterr().err == "error: The weights 'openai' could not be downloaded.\n"
 
 
@@ -40,8 +41,8 @@ def test_limits_and_address_are_passed_on(monkeypatch, capsys):
         raise OSError("the port is taken")
 
     monkeypatch.setattr(page, "serve", serve)
-    arguments = ["--max-words", "3", "--max-seconds", "1.5", "--port", "8000"]
-    assert web_demo.main(arguments) == 1
+    arguments = ["--weights", "toy", "--max-words", "3", "--max-seconds", "1.5", "--port", "8000"]
+    assert run(web_demo.main, arguments) == 1
     assert served == [(1.5, Limits(words=3, seconds=1.5), "127.0.0.1", 8000, True)]
     assert capsys.readouterr().err == "error: the port is taken\n"
     with pytest.raises(RequestError, match="The page is closing"):

@@ -2,12 +2,12 @@
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import cli
 import numpy as np
 import pycocotools.mask
 import pytest
@@ -164,21 +164,17 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def prepare(monkeypatch, *options):
+def prepare(*options):
     """Run the prepare command, as the data sets' errors tell a user to."""
-    script = str(REPOSITORY / "datasets" / "prepare_toy_scenes.py")
-    monkeypatch.setattr(sys, "argv", [script, *options])
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_path(script, run_name="__main__")
-    return caught.value.code
+    return cli.main(["datasets", "prepare", "toy_scenes", *options])
 
 
 def test_drawn_scenes_are_data_sets(root, monkeypatch, capsys):
     counts = zip(("train", "val", "test"), (2, 3, 4), strict=True)
     splits = [Split(name, 5, count, name != "train") for name, count in counts]
     monkeypatch.setattr(datasets, "SPLITS", splits)
-    assert prepare(monkeypatch, "--workers", "1") == 0
-    assert "9 scenes written, 0 existed before" in capsys.readouterr().out
+    assert prepare("--workers", "1") == 0
+    assert "9 files written, 0 were finished before" in capsys.readouterr().out
     train, val, test = (DatasetCatalog.get(name) for name in NAMES)
     assert (len(train), len(val), len(test)) == (2, 3, 4)
     assert len(json.loads(Path(train[0]["annotation_file_name"]).read_text())["annotations"]) > 1
@@ -191,7 +187,7 @@ def test_drawn_scenes_are_data_sets(root, monkeypatch, capsys):
 def test_scenes_that_are_not_drawn_are_an_error_with_the_command(root, name):
     with pytest.raises(FileNotFoundError) as caught:
         DatasetCatalog.get(name)
-    assert f"datasets/prepare_toy_scenes.py --root {root}" in str(caught.value)
+    assert f"datasets prepare toy_scenes --root {root}" in str(caught.value)
 
 
 def test_clip_masks_divide_the_image_and_depend_on_the_seed_only():
@@ -206,7 +202,7 @@ def test_clip_masks_divide_the_image_and_depend_on_the_seed_only():
 
 
 def test_scenes_with_clip_masks_are_a_training_set_and_are_written_once(root):
-    with pytest.raises(FileNotFoundError, match="reproduce_ablations"):
+    with pytest.raises(FileNotFoundError, match="pixelclip ablations"):
         load_toy_scenes_masks("toy_scenes_clip_masks_train")
     source = root / "toy_scenes" / "train"
     source.mkdir(parents=True)

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pixelclip.utils import installation
-from pixelclip.utils.installation import find_config, import_optional, runnable_command
+from pixelclip.utils.installation import find_config, import_optional
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-COMMAND = "python datasets/prepare_voc.py --root '/data/a b'"
 
 
 @pytest.mark.parametrize(
@@ -49,27 +47,6 @@ def test_the_list_holds_the_configs_that_can_be_used_on_their_own():
     assert {"configs/pixelclip_convnextb.yaml", "configs/demo/toy.yaml"} <= set(names)
     assert not any("Base-" in name for name in names)
     assert all(Path(find_config(name)).is_file() for name in names)
-
-
-def test_in_a_checkout_a_command_is_the_script():
-    assert runnable_command(COMMAND) == COMMAND
-
-
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [
-        (COMMAND, "pixelclip-prepare-voc --root '/data/a b'"),
-        ("X=1 .venv/bin/python tools/train_net.py --resume", "X=1 pixelclip-train-net --resume"),
-        (
-            "csCreateTrainIdLabelImgs && python tools/check_datasets.py",
-            "csCreateTrainIdLabelImgs && pixelclip-check-datasets",
-        ),
-        ("export CITYSCAPES_DATASET=/a", "export CITYSCAPES_DATASET=/a"),
-    ],
-)
-def test_in_an_installed_package_it_is_a_console_command(command, expected, monkeypatch, tmp_path):
-    monkeypatch.setattr(installation, "_PACKAGE", tmp_path / "pixelclip")
-    assert runnable_command(command) == expected
 
 
 def test_a_package_that_is_there_is_imported():

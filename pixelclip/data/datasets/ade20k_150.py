@@ -16,7 +16,7 @@ ADE20K_150 = SemSegBenchmark(
     num_images=(2000,),
     image_folder="ADEChallengeData2016/images/validation",
     label_folder="ADEChallengeData2016/annotations_detectron2/validation",
-    prepare_template="python datasets/prepare_ade20k_150.py --root {root}",
+    prepare_template="pixelclip datasets prepare ade20k_150 --root {root}",
 )
 PUBLISHED_LABEL_FOLDER = "ADEChallengeData2016/annotations/validation"
 

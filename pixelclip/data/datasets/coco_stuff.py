@@ -37,7 +37,7 @@ COCO_STUFF_171 = SemSegBenchmark(
     num_images=(5000,),
     image_folder="coco-stuff/images/val2017",
     label_folder="coco-stuff/annotations_detectron2/val2017",
-    prepare_template="python datasets/prepare_coco_stuff.py --root {root}",
+    prepare_template="pixelclip datasets prepare coco_stuff --root {root}",
 )
 PUBLISHED_LABEL_FOLDER = "coco-stuff/annotations/val2017"
 
@@ -57,7 +57,7 @@ MASK_SPLITS = {
 }
 # Folders of a split's images, published labels and masks.
 MASK_FOLDERS = tuple(f"coco-stuff/{f}/" for f in ("images", "annotations", "annotations_masks"))
-MASKS_TEMPLATE = "python datasets/prepare_coco_stuff_masks.py --root {root} --split "
+MASKS_TEMPLATE = "pixelclip datasets prepare coco_stuff_masks --root {root} --split "
 
 logger = logging.getLogger(__name__)
 

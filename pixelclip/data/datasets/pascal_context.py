@@ -36,7 +36,7 @@ PASCAL_CONTEXT_59 = SemSegBenchmark(
     num_images=(5104, 5105),  # it depends on the release of the JSON
     image_folder=IMAGE_FOLDER,
     label_folder="VOCdevkit/VOC2010/annotations_detectron2/context_59_val",
-    prepare_template="python datasets/prepare_pascal_context.py --root {root}",
+    prepare_template="pixelclip datasets prepare pascal_context --root {root}",
     image_list=IMAGE_LIST,
 )
 PASCAL_CONTEXT_60 = replace(

@@ -27,7 +27,7 @@ PASCAL_VOC_20 = SemSegBenchmark(
     num_images=(1449,),
     image_folder=IMAGE_FOLDER,
     label_folder="VOCdevkit/VOC2012/annotations_detectron2",
-    prepare_template="python datasets/prepare_voc.py --root {root}",
+    prepare_template="pixelclip datasets prepare voc --root {root}",
     image_list=IMAGE_LIST,
 )
 PASCAL_VOC_21 = replace(

@@ -19,7 +19,7 @@ from detectron2.data.catalog import Metadata
 from detectron2.utils.logger import log_first_n
 
 from pixelclip.data.vocabularies import get_vocabulary, validate_class_names
-from pixelclip.utils.installation import find_config, runnable_command
+from pixelclip.utils.installation import find_config
 
 IGNORE_LABEL = 255
 
@@ -102,7 +102,7 @@ def datasets_root() -> Path:
 
 def format_command(template: str, root: Path) -> str:
     """Fill the root into the template of a prepare command, quoted for the shell if it must be."""
-    return runnable_command(template).format(root=shlex.quote(str(root)))
+    return template.format(root=shlex.quote(str(root)))
 
 
 def list_files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
@@ -144,7 +144,7 @@ def require_layout(name: str, root: Path, paths: Sequence[str], command: str | N
             f"{name}: not found below {root.absolute()}. Looked for {', '.join(paths)}; missing: "
             f"{', '.join(missing)}. datasets/README.md shows what the root (--root of the prepare "
             "commands, or $DETECTRON2_DATASETS) holds."
-            + (f" When the download is there, run: {command}" if command else "")
+            + (f" After the download, run: {command}" if command else "")
         )
 
 

@@ -145,7 +145,7 @@ def test_missing_masks_are_named_with_the_command(
     register_coco_stuff_masks()
     with pytest.raises(FileNotFoundError, match="missing: coco-stuff/images/train2017"):
         DatasetCatalog.get("coco_2017_train_stuff_masks")
-    command = f"prepare_coco_stuff_masks.py --root {coco_stuff_root} --split val2017"
+    command = f"prepare coco_stuff_masks --root {coco_stuff_root} --split val2017"
     with pytest.raises(FileNotFoundError, match=command):
         DatasetCatalog.get(MASKS)
 

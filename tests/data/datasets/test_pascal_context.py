@@ -90,13 +90,13 @@ def test_the_images_of_the_validation_phase_are_loaded(
 ) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(context_root))
     register_sem_seg_benchmark(benchmark)
-    with pytest.raises(FileNotFoundError, match=r"prepare_pascal_context\.py --root"):
+    with pytest.raises(FileNotFoundError, match=r"prepare pascal_context --root"):
         DatasetCatalog.get(benchmark.name)
     prepare_pascal_context(context_root, workers=1)
     names = [Path(record["file_name"]).stem for record in DatasetCatalog.get(benchmark.name)]
     assert names == ["2008_000000", "2008_000001", "2008_000002"]
     (context_root / IMAGE_LIST).unlink()
-    with pytest.raises(FileNotFoundError, match=r"prepare_pascal_context\.py --root"):
+    with pytest.raises(FileNotFoundError, match=r"prepare pascal_context --root"):
         DatasetCatalog.get(benchmark.name)
 
 

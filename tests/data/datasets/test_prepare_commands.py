@@ -1,11 +1,11 @@
-"""The prepare_*.py command lines, as a user starts them."""
+"""The commands ``pixelclip datasets prepare``, and the scripts that are the same."""
 
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import cli
 import pytest
 
 from pixelclip.data.datasets.ade20k_150 import ADE20K_150, PUBLISHED_LABEL_FOLDER
@@ -25,19 +25,11 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def _command(benchmark: SemSegBenchmark, *options: str) -> list[str]:
-    """The script and its options, as error messages tell users to run it."""
+    """The command's words and options, as error messages tell users to run it."""
     assert benchmark.prepare_template is not None
-    python, script, *root = benchmark.prepare_template.split()
-    assert (python, root) == ("python", ["--root", "{root}"])
-    return [str(REPOSITORY / script), *options]
-
-
-def _run(command: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
-    """Run a script in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_path(command[0], run_name="__main__")
-    return caught.value.code
+    pixelclip, *words, option, root = benchmark.prepare_template.split()
+    assert (pixelclip, option, root) == ("pixelclip", "--root", "{root}")
+    return [*words, *options]
 
 
 @pytest.mark.parametrize(("benchmark", "fixture", "labels_per_image"), PREPARED)
@@ -51,20 +43,19 @@ def test_the_command_prepares_the_root_of_the_environment(
 ) -> None:
     root = request.getfixturevalue(fixture)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
-    assert _run(_command(benchmark), monkeypatch) == 0
+    assert cli.main(_command(benchmark)) == 0
     count = labels_per_image * len(list((root / benchmark.label_folder).iterdir()))
     assert count
-    assert f"{count} labels written, 0 were finished before" in capsys.readouterr().out
+    assert f"{count} files written, 0 were finished before" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("benchmark", [row[0] for row in PREPARED], ids=lambda b: b.name)
 def test_a_wrong_root_is_refused_by_saying_what_was_looked_for(
     benchmark: SemSegBenchmark,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert _run(_command(benchmark, "--root", str(tmp_path)), monkeypatch) == 1
+    assert cli.main(_command(benchmark, "--root", str(tmp_path))) == 1
     error = capsys.readouterr().err
     assert f"not found below {tmp_path}. Looked for" in error
     assert benchmark.image_folder in error
@@ -72,41 +63,36 @@ def test_a_wrong_root_is_refused_by_saying_what_was_looked_for(
 
 
 def test_the_masks_of_a_split_are_prepared(
-    coco_stuff_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    coco_stuff_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    python, script, *options = (MASKS_TEMPLATE + "val2017").split()
-    assert (python, options) == ("python", ["--root", "{root}", "--split", "val2017"])
-    command = [str(REPOSITORY / script), "--root", str(coco_stuff_root)]
-    assert _run([*command, "--split", "val2017"], monkeypatch) == 0
+    pixelclip, *words = (MASKS_TEMPLATE + "val2017").format(root=coco_stuff_root).split()
+    assert pixelclip == "pixelclip"
+    assert cli.main(words) == 0
     assert len(list((coco_stuff_root / MASK_FOLDERS[2] / "val2017").iterdir())) == 4
-    assert _run(command, monkeypatch) == 1
+    assert cli.main(words[:-2]) == 1
     assert "missing: coco-stuff/images/train2017" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("workers", "code"), [("0", 1), ("-1", 1), ("two", 2)])
-def test_a_number_of_workers_that_makes_no_sense_is_refused(
-    workers: str, code: int, ade_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = _command(ADE20K_150, "--root", str(ade_root), "--workers", workers)
-    assert _run(command, monkeypatch) == code
+@pytest.mark.parametrize("workers", ["0", "-1"])
+def test_a_number_of_workers_that_makes_no_sense_is_refused(workers: str, ade_root: Path) -> None:
+    assert cli.main(_command(ADE20K_150, "--root", str(ade_root), "--workers", workers)) == 1
     assert not list(ade_root.rglob("annotations_detectron2/**/*.png"))
 
 
 def test_arguments_are_parsed_before_anything_is_imported() -> None:
-    scripts = [path.stem for path in (REPOSITORY / "datasets").glob("prepare_*.py")]
-    code = f"import sys, check_datasets, {', '.join(scripts)}; print(*sys.modules)"
-    folders = os.pathsep.join(str(REPOSITORY / folder) for folder in ("datasets", "tools"))
-    environment = os.environ | {"PYTHONPATH": folders}
+    code = "import sys, cli; cli.main(['--help']); print('MODULES', *sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "tools")}
     output = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
-    assert len(scripts) == 6
-    assert not {"torch", "numpy", "detectron2", "pixelclip"} & set(output.split())
+    modules = set(output.split("MODULES")[1].split())
+    assert not {"torch", "numpy", "detectron2", "pixelclip"} & modules
 
 
 @pytest.mark.slow
 def test_a_damaged_label_is_named_and_the_exit_code_is_one(ade_root: Path) -> None:
     damaged = ade_root / PUBLISHED_LABEL_FOLDER / "ADE_val_00000002.png"
     damaged.write_bytes(damaged.read_bytes()[:100])
-    command = _command(ADE20K_150, "--root", str(ade_root), "--workers", "1")
+    script = REPOSITORY / "datasets" / "prepare_ade20k_150.py"
+    command = [str(script), "--root", str(ade_root), "--workers", "1"]
     search_path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, *command],
@@ -119,4 +105,4 @@ def test_a_damaged_label_is_named_and_the_exit_code_is_one(ade_root: Path) -> No
     assert done.returncode == 1
     assert str(damaged) in done.stderr
     assert "Traceback" not in done.stderr
-    assert "4 labels written, 0 were finished before, 1 could not be prepared" in done.stdout
+    assert "4 files written, 0 were finished before, 1 could not be prepared" in done.stdout

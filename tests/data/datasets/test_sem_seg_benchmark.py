@@ -63,7 +63,7 @@ def test_a_root_with_blanks_is_quoted_in_the_command(
     benchmark: SemSegBenchmark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", "/my data/{x}")
-    command = "python datasets/prepare_ade20k_150.py --root '/my data/{x}'"
+    command = "pixelclip datasets prepare ade20k_150 --root '/my data/{x}'"
     assert benchmark.prepare_command == command
     assert dataclasses.replace(benchmark, prepare_template=None).prepare_command is None
 
@@ -82,7 +82,7 @@ def test_labels_that_are_not_prepared_get_the_command(
     benchmark: SemSegBenchmark, ade_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(ade_root))
-    command = f"python datasets/prepare_ade20k_150.py --root {ade_root}"
+    command = f"pixelclip datasets prepare ade20k_150 --root {ade_root}"
     with pytest.raises(FileNotFoundError, match=command):
         load_sem_seg_benchmark(benchmark)
     prepare_ade20k_150(ade_root, workers=1)
