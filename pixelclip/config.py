@@ -170,7 +170,7 @@ def _add_inference_config(node: CfgNode) -> None:
     # Masks inside which similarity is averaged at inference: "none", "given" (those of TEST.MASKS),
     # or of a generator: "superpixels", "sam", "sam_hq", "sam2", "dino", "dinov2".
     node.TEST_MASKS = "none"
-    # The generator's model and weights file, as in tools/generate_masks.py; "" for its usual ones.
+    # The generator's model and weights file, as of `pixelclip masks`; "" for its usual ones.
     node.TEST_MASK_MODEL = ""
     # See TEST_MASK_MODEL.
     node.TEST_MASK_WEIGHTS = ""

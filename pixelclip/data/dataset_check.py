@@ -1,4 +1,4 @@
-"""What is there of each data set, what is missing or wrong, and the command that fixes it."""
+"""Which data sets are complete, what the others lack, and the command that fixes it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ class DatasetStatus:
 
     Attributes:
         name: the name in Detectron2's catalog.
-        num_images: how many of its images are there.
-        num_annotations: how many label PNGs, or files with masks, are there.
+        num_images: number of its images on the disk.
+        num_annotations: number of its label PNGs, or of files with masks.
         official: how many images there should be, in words; "" where it is not known.
         problems: what keeps the data set from being used, each with its remedy.
         notes: what is odd but does not.
@@ -134,7 +134,12 @@ def _check_records(
         bad = [text for text in tqdm(outcomes, name, len(indices), disable=not deep) if text]
     if not bad:
         return [], []
-    remedy = "Training skips them." if benchmark is None else "Fix or replace these files."
+    remedy = "Training skips them."
+    if benchmark is not None:
+        remedy = (
+            "Fix or replace these files. Of labels outside the class list, add the names of these "
+            "classes, or give the value of pixels that do not count as ignore_label."
+        )
     if benchmark is not None and benchmark.prepare_command is not None:
         folder = (datasets_root() / benchmark.label_folder).absolute()
         remedy = f"Delete these files in {folder}, then run: {benchmark.prepare_command}"

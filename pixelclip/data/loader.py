@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Record = Mapping[str, Any]
 Sample = dict[str, Any]
 
-# With so many corrupt records in a row, the data set or the reader is wrong.
+# This many corrupt records in a row mean that the data set or the reader is wrong.
 MAX_CORRUPT_IN_A_ROW = 100
 _MAX_WARNINGS = 10
 

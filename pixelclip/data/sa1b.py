@@ -10,6 +10,7 @@ Below one root, at any depth, may lie (images of other sources work the same way
 import fcntl
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -182,7 +183,8 @@ def load_sa1b(root: str | os.PathLike[str]) -> SA1BRecords:
     if not len(records):
         raise FileNotFoundError(
             f"{root} holds no image with masks; looked for {_LOOKED_FOR}. Point {ROOT_VARIABLE} to "
-            "the folder of SA-1B's tars, or put them there (compressed tars must be decompressed)"
+            "the folder of SA-1B's tars, or put them there (compressed tars must be decompressed). "
+            f"To find masks in images of your own: pixelclip masks {shlex.quote(root)}"
         )
     logger.info("%s: %d images with masks", root, len(records))
     return records

@@ -204,6 +204,9 @@ class _Part:
             self.outcome.add(result)
             if isinstance(result, ResizedRecord):
                 yield position, result
+            elif not self.is_tar:  # an earlier run may have copied it, perhaps at another size
+                for path in _paths(self.records[position]):
+                    Path(self.files[path]).unlink(missing_ok=True)
 
     def _write_files(self, resized: Iterator[tuple[int, ResizedRecord]]) -> None:
         for position, files in resized:

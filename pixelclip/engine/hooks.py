@@ -94,7 +94,7 @@ class CountSkippedRecords(HookBase):
             raise RuntimeError(
                 f"{corrupt} of the {read} records read so far are corrupt ({self._kinds()}), more "
                 f"than DATALOADER.MAX_CORRUPT_FRACTION, {self._max_fraction:g}, allows. The log "
-                "names the first ones; tools/check_datasets.py looks at all of them."
+                "names the first ones; `pixelclip datasets check --deep` looks at all of them."
             )
 
     def _kinds(self) -> str:

@@ -63,7 +63,7 @@ class ResultNotStoredError(OSError):
 
 
 class NoTestSetError(FileNotFoundError):
-    """None of the data sets to evaluate is there."""
+    """None of the data sets to evaluate exists."""
 
 
 @dataclass
@@ -132,17 +132,16 @@ class Benchmark:
             build_evaluator: makes the evaluator of a data set.
 
         Returns:
-            The evaluators of the data sets that are there, and for each other one the reason.
+            The evaluators of the data sets that exist, and the reason for each other one.
 
         Raises:
-            NoTestSetError: none of the data sets is there.
+            NoTestSetError: none of the data sets exists.
             ValueError: a data set of another kind.
         """
         missing = find_missing_datasets(self.names, self.mask_folder)
         if missing and len(missing) == len(set(self.names)):
-            raise NoTestSetError(
-                f"No data set of DATASETS.TEST can be evaluated. {' '.join(missing.values())}"
-            )
+            problems = "\n".join(missing.values())
+            raise NoTestSetError(f"No data set of DATASETS.TEST can be evaluated.\n{problems}")
         for name, problem in missing.items():
             # Once, not at each evaluation of a training.
             log_first_n(logging.WARNING, f"{name} will not be evaluated. {problem}", key="message")

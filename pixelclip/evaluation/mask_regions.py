@@ -161,7 +161,8 @@ def read_label_map(path: str, num_classes: int, ignore_label: int) -> NDArray[np
     if len(wrong):
         raise ValueError(
             f"{path} has the labels {wrong[:5].tolist()}; expected 0..{num_classes - 1} or "
-            f"{ignore_label}. Prepare the data set again."
+            f"{ignore_label}. Prepare a benchmark's labels again; of your own data set, add these "
+            "classes to its names, or give the value of pixels that do not count as ignore_label."
         )
     return label
 

@@ -50,7 +50,7 @@ def _preparation(name: str, said: str) -> str:
     """The command that prepares the data set, where that is known and not yet said."""
     benchmark = getattr(MetadataCatalog.get(name), "benchmark", None)
     command = getattr(benchmark, "prepare_command", None)
-    return f" When the files are there, run: {command}" if command and command not in said else ""
+    return f" After the download, run: {command}" if command and command not in said else ""
 
 
 def _find_missing_masks(records: Iterable[dict[str, Any]], mask_folder: Path) -> str | None:

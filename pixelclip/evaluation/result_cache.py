@@ -110,7 +110,7 @@ def save_result(folder: str, name: str, fingerprint: Fingerprint, result: Datase
 def load_result(folder: str, name: str, fingerprint: Fingerprint) -> DatasetResult | None:
     """The stored result of a data set if it belongs to ``fingerprint``, else None.
 
-    What is there but cannot be used, and why, goes to the log.
+    The log names files that cannot be used, and why.
     """
     path = _path(folder, name)
     try:

@@ -11,7 +11,7 @@ from tabulate import tabulate
 from pixelclip.evaluation.result_cache import DatasetResult
 from pixelclip.utils.atomic_write import atomic_writer, write_text
 
-# Heading, and where the number stands in an evaluator's result.
+# Heading, and the place of the number in an evaluator's result.
 _ALWAYS = (
     ("mIoU", "sem_seg", "mIoU"),
     ("pixel accuracy", "sem_seg", "pACC"),

@@ -29,7 +29,7 @@ class BaseGenerator(ABC):
         num_clusters: into how many regions DINO and DINOv2 divide an image.
 
     Attributes:
-        working_side: masks are found with the image's longer side shrunk to so many pixels.
+        working_side: pixels of the longer side of the copy in which masks are found.
         default_model: "" for a generator without a network.
 
     Raises:
@@ -82,7 +82,7 @@ class BaseGenerator(ABC):
 
 
 def shrink_image(image: NDArray[np.uint8], longest_side: int) -> NDArray[np.uint8]:
-    """The image (H, W, 3) with its longer side at most so many pixels; never enlarged."""
+    """The image (H, W, 3) reduced to the given longer side in pixels; never enlarged."""
     height, width = image.shape[:2]
     scale = longest_side / max(height, width)
     if scale >= 1:

@@ -138,7 +138,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _write(
     generator: BaseGenerator, link: bool, paths: ImagePaths, device: torch.device
 ) -> tuple[ImagePaths, Outcome]:
-    """Write an image's copy and masks, unless they are there."""
+    """Write an image's copy and masks, unless they exist."""
     if outcome := _find_finished(paths):
         return paths, outcome
     try:

@@ -66,7 +66,7 @@ def test_official_numbers() -> None:
 def test_labels_that_are_not_prepared_get_the_command(ade_root: Path) -> None:
     status = check_dataset(ADE)
     assert (status.num_images, status.num_annotations, status.summary) == (5, 0, "not usable")
-    command = f"python datasets/prepare_ade20k_150.py --root {shlex.quote(str(ade_root))}"
+    command = f"pixelclip datasets prepare ade20k_150 --root {shlex.quote(str(ade_root))}"
     assert command in status.problems[0]
 
 
@@ -187,7 +187,7 @@ def test_masks_of_coco_stuff(coco_stuff_root: Path) -> None:
     name = "coco_2017_val_stuff_masks"
     status = check_dataset(name)
     assert (status.num_images, status.num_annotations, status.is_usable) == (4, 0, False)
-    assert "prepare_coco_stuff_masks.py" in status.problems[0]
+    assert "prepare coco_stuff_masks" in status.problems[0]
     prepare_coco_stuff_masks(coco_stuff_root, workers=1, split="val2017")
     (note,) = check_dataset(name, deep=True).notes
     assert note.startswith(f"{name}: 4 images instead of the official 5000")

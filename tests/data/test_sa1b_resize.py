@@ -233,6 +233,17 @@ def test_a_corrupt_record_is_left_out_and_named(problem: str, tmp_path: Path) ->
     assert record["image_id"] == "sa_1"
 
 
+def test_what_is_left_out_of_a_folder_does_not_stay_from_before(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, content in {**pair(1), **pair(2)}.items():
+        (source / name).write_bytes(content)
+    resize_sa1b(source, tmp_path / "output", SHORT, workers=1)
+    (source / "sa_2.jpg").write_bytes(b"not an image")
+    assert resize_sa1b(source, tmp_path / "output", SHORT - 1, workers=1).images == 1
+    assert [record["image_id"] for record in load_sa1b(tmp_path / "output")] == ["sa_1"]
+
+
 def test_a_truncated_tar_is_named_and_made_again_when_it_is_whole(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -125,7 +125,7 @@ def test_two_processes_give_the_table_of_one_and_resume_it(command, tmp_path):
         for row in rows:
             row.pop("images timed")  # each process has its own warm-up
     assert two == one
-    assert "prepare_coco_stuff" in one[1]["note"]
+    assert "prepare coco_stuff" in one[1]["note"]
     (tmp_path / "two" / "evaluation" / f"{SETS[1]}.json").unlink()
     output = run(arguments("two", *two_sets), environment, torchrun)
     assert output.count("its result is taken from") == 1
