@@ -1,4 +1,4 @@
-"""GETTING_STARTED's plain Detectron2 scripts run as they stand, on tiny models."""
+"""The plain Detectron2 scripts of docs/detectron2_scripts.md run as they stand, on tiny models."""
 
 import pytest
 import torch
@@ -11,18 +11,13 @@ from pixelclip.checkpoint import PixelCLIPCheckpointer
 
 from .conftest import SMALL_TRAINING, write_images
 from .documents.check import REPOSITORY
-from .documents.code_blocks import read_code_blocks
-
-SECTION = "## In your own Detectron2 code"
+from .documents.code_blocks import PYTHON, read_code_blocks
 
 
-def scripts_of_section():
-    """The Python blocks of the section, in their order."""
-    lines = (REPOSITORY / "GETTING_STARTED.md").read_text().splitlines()
-    first = lines.index(SECTION) + 1
-    last = next(n for n, line in enumerate(lines[first:], first) if line.startswith("## ")) + 1
-    blocks = read_code_blocks(REPOSITORY / "GETTING_STARTED.md")
-    return [block.code for block in blocks if first < block.line < last]
+def read_scripts():
+    """The Python blocks of the page, in their order."""
+    blocks = read_code_blocks(REPOSITORY / "docs" / "detectron2_scripts.md")
+    return [block.code for block in blocks if block.language == PYTHON]
 
 
 @pytest.fixture
@@ -54,7 +49,7 @@ def run(script, folder):
 
 
 def test_detectron2_s_predictor_labels_as_ours(reader, tmp_path):
-    script = scripts_of_section()[0]
+    script = read_scripts()[0]
     variables = run(script, tmp_path)
     expected = Predictor.from_config(reader, tmp_path / "model.pth")
     prediction = expected("photo.jpg", ["cat", "sofa, couch", "wall"])
@@ -64,7 +59,7 @@ def test_detectron2_s_predictor_labels_as_ours(reader, tmp_path):
 
 
 def test_detectron2_s_loops_train_and_evaluate(reader, tmp_path, capsys):
-    script = scripts_of_section()[1]
+    script = read_scripts()[1]
     before = torch.load(tmp_path / "model.pth", weights_only=True)["model"]
     torch.manual_seed(0)
     variables = run(script, tmp_path)
@@ -74,7 +69,7 @@ def test_detectron2_s_loops_train_and_evaluate(reader, tmp_path, capsys):
 
 
 def test_the_scripts_know_nothing_of_our_trainer():
-    scripts = scripts_of_section()
+    scripts = read_scripts()
     assert len(scripts) == 2
     for script in scripts:
         assert "pixelclip.engine.trainer" not in script

@@ -47,13 +47,11 @@ OUR_WORDS = {
 # Of published keys that ours do not have, or have with another value; docs/fidelity.md shows them.
 DIFFERENCES = {
     "MODEL.PIXEL_MEAN": (
-        "In the published code it is ImageNet's and for DINO alone, and CLIP's is CLIP_PIXEL_MEAN. "
-        "Ours is CLIP's; DINO has ImageNet's in its own code."
+        "In the published code it is ImageNet's mean for DINO alone, and CLIP's mean is "
+        "CLIP_PIXEL_MEAN. Ours is CLIP's; DINO has ImageNet's in its own code."
     ),
-    "MODEL.MAX_MASKS": (
-        "The published model never reads it: no mask is left out. Ours leaves none out either."
-    ),
-    "SOLVER.OPTIMIZER": "There is only AdamW.",
+    "MODEL.MAX_MASKS": "The published model never reads it and uses all masks. So does ours.",
+    "SOLVER.OPTIMIZER": "AdamW is the only optimizer.",
     "SOLVER.WEIGHT_DECAY_EMBED": "Embeddings always have a weight decay of 0.",
     "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA": (
         "1.0 accepts every crop; ours is a random crop that accepts every crop."

@@ -23,15 +23,15 @@ from tests.documents.small_world import SmallWorld, build_small_world
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# With whether the reader has prepared the benchmarks' labels; GETTING_STARTED shows how to.
-DOCUMENTS = {"README.md": True, "GETTING_STARTED.md": False, "MODEL_ZOO.md": True}
+# Pages that show how to prepare the labels of the benchmarks; readers of others have done so.
+PREPARING = ("GETTING_STARTED.md", "docs/data.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 if every block ran, else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "places", nargs="*", help=f"documents, or blocks as README.md:12; default: {[*DOCUMENTS]}"
+        "places", nargs="*", help="documents, or blocks as docs/train.md:12; default: every page"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="documents at a time")
     options = parser.parse_args(arguments)
@@ -52,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def list_documents() -> list[str]:
+    """The pages that are checked: all that have code blocks, by their place in the repository."""
+    pages = ["README.md", "GETTING_STARTED.md", "MODEL_ZOO.md"]
+    pages += [f"docs/{path.name}" for path in sorted((REPOSITORY / "docs").glob("*.md"))]
+    return [page for page in pages if read_code_blocks(REPOSITORY / page, page)]
+
+
 def select_blocks(places: Sequence[str] = ()) -> dict[str, list[CodeBlock]]:
     """Read the blocks of the documents, or of some, or the blocks that hold the given lines.
 
@@ -59,11 +66,12 @@ def select_blocks(places: Sequence[str] = ()) -> dict[str, list[CodeBlock]]:
         OSError, ValueError: a document cannot be read, or has no such block.
     """
     chosen: dict[str, list[CodeBlock]] = {}
-    for place in places or DOCUMENTS:
+    documents = list_documents()
+    for place in places or documents:
         document, _, line = place.partition(":")
-        if document not in DOCUMENTS:
-            raise ValueError(f"{document!r} is none of {', '.join(DOCUMENTS)}")
-        blocks = read_code_blocks(REPOSITORY / document)
+        if document not in documents:
+            raise ValueError(f"{document!r} is not one of {', '.join(documents)}")
+        blocks = read_code_blocks(REPOSITORY / document, document)
         if line:
             blocks = [block for block in blocks if str(block.line) == line]
         if not blocks:
@@ -74,12 +82,12 @@ def select_blocks(places: Sequence[str] = ()) -> dict[str, list[CodeBlock]]:
 
 def build_world(folder: Path, document: str) -> SmallWorld:
     """Build the world of a document's reader below a folder; what that prints goes to a file."""
-    root = folder / Path(document).stem
+    root = folder / document.removesuffix(".md").replace("/", "_")
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open(root.with_suffix(".log"), "w"))
         stack.enter_context(contextlib.redirect_stdout(log))
         stack.enter_context(contextlib.redirect_stderr(log))
-        return build_small_world(REPOSITORY, root, DOCUMENTS[document])
+        return build_small_world(REPOSITORY, root, labels_prepared=document not in PREPARING)
 
 
 def run_documents(
@@ -114,7 +122,7 @@ def _run_block(session: Session, block: CodeBlock) -> bool:
     seconds = time.monotonic() - start
     result = "ok" if problem is None else "FAILED"
     how = f"{block.language}, reduced" if block.is_reduced else block.language
-    text = f"{block.place:24} {how:16} {result:7} {seconds:6.1f} s"
+    text = f"{block.place:28} {how:16} {result:7} {seconds:6.1f} s"
     print(text if problem is None else f"{text}\n{problem}\n", flush=True)
     return problem is None
 

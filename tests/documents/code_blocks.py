@@ -39,7 +39,7 @@ class CodeBlock:
     """A code block of a document.
 
     Attributes:
-        document: the name of the file.
+        document: the name of the page.
         line: where the block begins, from 1.
         language: one of SHELL, PYTHON, DATA and TEXT.
         code: what is run: the text of the block after its replacements.
@@ -62,7 +62,7 @@ class CodeBlock:
 
     @property
     def place(self) -> str:
-        """Where the block is, as README.md:12."""
+        """Where the block is, as docs/train.md:12."""
         return f"{self.document}:{self.line}"
 
 
@@ -75,26 +75,31 @@ class _Comment:
     attributes: dict[str, object] = field(default_factory=dict)
 
 
-def read_code_blocks(path: Path) -> list[CodeBlock]:
+def read_code_blocks(path: Path, document: str = "") -> list[CodeBlock]:
     """Read the code blocks of a document, in their order.
+
+    Args:
+        path: of the Markdown file.
+        document: what the blocks and errors call it; default: the name of the file.
 
     Raises:
         ValueError: a comment stands before no block, says something unknown or does not fit its
             block; or a block has an unknown language, or is data without a comment.
     """
+    document = document or path.name
     tokens = MarkdownIt().parse(path.read_text())
     blocks: list[CodeBlock] = []
     comment: _Comment | None = None
     for token in tokens:
         if token.type in ("fence", "code_block"):
-            blocks.append(_make_block(path.name, token, comment))
+            blocks.append(_make_block(document, token, comment))
             comment = None
         elif comment is not None:
-            raise ValueError(f"{path.name}:{comment.line}: the comment stands before no code block")
+            raise ValueError(f"{document}:{comment.line}: the comment stands before no code block")
         elif token.type == "html_block" and _MARK in token.content:
-            comment = _read_comment(path.name, token)
+            comment = _read_comment(document, token)
     if comment is not None:
-        raise ValueError(f"{path.name}:{comment.line}: the comment stands before no code block")
+        raise ValueError(f"{document}:{comment.line}: the comment stands before no code block")
     return blocks
 
 

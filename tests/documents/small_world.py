@@ -7,6 +7,7 @@ What is small or other there, for every block:
 - /data/sa1b has six drawn images in a tar, /data/benchmarks a few images of each benchmark
   in its published layout, /data/clip files of the tiny CLIP's weights (/data is a folder of the
   copy);
+- Hugging Face's cache holds a published file with random weights under pixelclip_vitb16's address;
 - photo.jpg, the folder photos, rooms/ and CamVid below the benchmarks are drawn, and model.pth
   is a checkpoint with random weights;
 - /data/models/stable_diffusion is a tiny pipeline whose text encoder is that of model.pth;
@@ -32,6 +33,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
+from pixelclip.checkpoint.conversion import convert_checkpoint
 from pixelclip.data.datasets.ade20k_150 import prepare_ade20k_150
 from pixelclip.data.datasets.coco_stuff import prepare_coco_stuff
 from pixelclip.data.datasets.pascal_context import prepare_pascal_context
@@ -73,6 +75,8 @@ _SCENE_COUNTS = {"count=4000": "count=12", "count=300": "count=3", "count=600": 
 _COMMANDS = {
     "python": 'exec {python} "$@"',
     "pip": 'exec {python} -m pip "$@"',
+    "pixelclip": 'exec {python} {root}/tools/cli.py "$@"',
+    "pytest": 'exec {python} -m pytest "$@"',
     "torchrun": 'exec {python} -m torch.distributed.run "$@"',
     "srun": 'exec "$@"',
     "scontrol": "echo 127.0.0.1",
@@ -138,7 +142,8 @@ def _write_commands(folder: Path) -> None:
     (folder / "bin").mkdir(parents=True)
     for name, command in _COMMANDS.items():
         path = folder / "bin" / name
-        path.write_text(f"#!/bin/sh\n{command.format(python=sys.executable)}\n")
+        line = command.format(python=sys.executable, root=folder.parent)
+        path.write_text(f"#!/bin/sh\n{line}\n")
         path.chmod(0o755)
     (folder / "bin" / "activate").write_text(f'PATH="{folder}/bin:$PATH"\n')
     (folder / "installed.stamp").touch()
@@ -238,12 +243,19 @@ def _write_shard(photos: Path, tar: Path) -> None:
 
 
 def _write_weights(root: Path) -> None:
-    """Write model.pth, and the tiny CLIP's weights under the names that the documents use."""
+    """Write model.pth, and the weights that the documents name or that a download would give."""
     torch.manual_seed(0)
     PixelCLIPCheckpointer(_build_model(root), str(root)).save("model")
     folder = root / "data" / "clip"
     clip = load_clip(str(folder / "tiny_vit.json"), "")
     save_file(clip.state_dict(), folder / "ViT-B-16-openai.safetensors")
+    # The cache's layout: a revision is the name of a commit, whose files lie below snapshots.
+    cache = root / "home/.cache/huggingface/hub/models--hsshin98--PixelCLIP"
+    published = cache / "snapshots/0/weights/pixelclip_vit_base.pth"
+    published.parent.mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0")
+    convert_checkpoint(root / "model.pth", published, "published")
 
 
 def _build_model(root: Path) -> PixelCLIP:

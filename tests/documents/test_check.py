@@ -20,16 +20,19 @@ class FakeSession:
 @pytest.fixture
 def two_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "README.md").write_text("    true\n\nWords.\n\n    false\n")
-    (tmp_path / "MODEL_ZOO.md").write_text("```python\nx = 1\n```\n")
+    (tmp_path / "GETTING_STARTED.md").write_text("Words.\n")
+    (tmp_path / "MODEL_ZOO.md").write_text("Words.\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "train.md").write_text("```python\nx = 1\n```\n")
+    (tmp_path / "docs" / "limits.md").write_text("Words.\n")
     monkeypatch.setattr(check, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(check, "DOCUMENTS", {"README.md": True, "MODEL_ZOO.md": True})
 
 
 @pytest.mark.parametrize(
     ("places", "lines"),
     [
-        ([], {"README.md": [1, 5], "MODEL_ZOO.md": [1]}),
-        (["MODEL_ZOO.md"], {"MODEL_ZOO.md": [1]}),
+        ([], {"README.md": [1, 5], "docs/train.md": [1]}),
+        (["docs/train.md"], {"docs/train.md": [1]}),
         (["README.md:5"], {"README.md": [5]}),
         (["README.md:5", "README.md:1"], {"README.md": [5, 1]}),
     ],
@@ -39,7 +42,7 @@ def test_blocks_are_chosen_by_document_and_line(two_documents, places, lines):
     assert {name: [block.line for block in blocks] for name, blocks in chosen.items()} == lines
 
 
-@pytest.mark.parametrize("place", ["OTHER.md", "README.md:2", "README.md:x"])
+@pytest.mark.parametrize("place", ["OTHER.md", "docs/limits.md", "README.md:2", "README.md:x"])
 def test_what_is_not_there_is_refused_before_anything_runs(two_documents, place, capsys):
     assert check.main([place]) == 1
     printed = capsys.readouterr()
@@ -55,7 +58,7 @@ def test_each_block_gets_a_line_and_failures_count(two_documents, monkeypatch, c
     printed = capsys.readouterr().out
     assert "README.md:5" in printed and "FAILED" in printed and "exit code 1" in printed
     assert str(tmp_path / "worlds") in printed and (tmp_path / "worlds").exists(), "to look at"
-    assert check.main(["README.md:1", "MODEL_ZOO.md"]) == 0
+    assert check.main(["README.md:1", "docs/train.md"]) == 0
     printed = capsys.readouterr().out
     assert "README.md:1" in printed and "All 2 blocks ran" in printed
     assert not (tmp_path / "worlds").exists()

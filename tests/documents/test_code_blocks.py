@@ -44,6 +44,7 @@ table
         (17, TEXT, "table"),
     ]
     assert blocks[0].place == "PAGE.md:3"
+    assert read_code_blocks(tmp_path / "PAGE.md", "docs/PAGE.md")[0].place == "docs/PAGE.md:3"
     assert not any(block.is_reduced for block in blocks)
 
 

@@ -1,5 +1,6 @@
 """Every document of the repository: its links, file names, config keys, flags and targets exist."""
 
+import contextlib
 import importlib
 import re
 import runpy
@@ -14,8 +15,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from pixelclip import add_pixelclip_config
-from tests.documents.check import DOCUMENTS, REPOSITORY, select_blocks
-from tests.documents.code_blocks import TEXT, CodeBlock
+from tests.documents.check import REPOSITORY, list_documents, select_blocks
+from tests.documents.code_blocks import TEXT, CodeBlock, read_code_blocks
 from tests.documents.session import GIVEN
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
@@ -28,7 +29,12 @@ FILE = re.compile(r"(?<![\w/.$=-])(?:configs|tools|datasets|docs|pixelclip|tests
 CONFIG_KEY = re.compile(r"\b(?:MODEL|SOLVER|INPUT|DATASETS|DATALOADER|TEST)(?:\.[A-Z0-9_]+)+\b")
 MODULE = re.compile(r"(?<![\w/.])pixelclip(?:\.\w+)+")
 TARGET = re.compile(r"\bmake ([a-z][a-z-]*)")
-COMMAND = re.compile(r"python (?:-m pixelclip\.)?((?:tools|datasets)[./]\w+)(?:\.py)?\b([^\n#|]*)")
+# A subcommand or a script with options, and what follows it.
+COMMAND = re.compile(
+    r"(?:^|(?<=[ /]))(?<!from )"
+    r"(pixelclip (?:datasets )?[a-z][\w-]*|(?:tools|datasets)/\w+\.py(?= --))(?= |$)([^\n#|]*)",
+    re.MULTILINE,
+)
 
 
 def walk(page: Path) -> Iterator[Token]:
@@ -118,43 +124,51 @@ def test_make_targets_exist(page):
 
 
 def commands() -> dict[str, set[str]]:
-    """The flags that all pages together give to each script."""
+    """The flags that all pages together give to each command."""
     found: dict[str, set[str]] = {}
     for page in PAGES:
         for name, rest in COMMAND.findall(code_of(page)):
-            flags = re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", rest.split('"')[0])
-            found.setdefault(name.replace(".", "/"), set()).update(flags)
+            flags = re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", re.sub(r'"[^"]*"', "", rest))
+            found.setdefault(name, set()).update(flags)
     return found
 
 
 @pytest.mark.parametrize(("name", "flags"), sorted(commands().items()))
 def test_flags_exist(name, flags, capsys, monkeypatch):
-    script = str(REPOSITORY / f"{name}.py")
-    monkeypatch.setattr(sys, "argv", [script, "--help"])
-    with pytest.raises(SystemExit):
-        runpy.run_path(script, run_name="__main__")
-    unknown = flags - set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
+    script, *subcommand = ["tools/cli.py", *name.split()[1:]] if " " in name else [name]
+    monkeypatch.setattr(sys, "argv", [script, *subcommand, "--help"])
+    with contextlib.suppress(SystemExit):
+        runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "usage" in printed.lower(), f"{name} has no help"
+    unknown = flags - set(re.findall(r"--[a-z][a-z0-9-]*", printed))
     assert not unknown, f"{name} has no {unknown}"
+
+
+def test_every_page_with_code_is_checked():
+    pages = {str(page.relative_to(REPOSITORY)) for page in PAGES}
+    unchecked = {"CHANGELOG.md", "CONTRIBUTING.md", "datasets/README.md"}
+    with_code = {page for page in pages - unchecked if read_code_blocks(REPOSITORY / page)}
+    assert with_code == set(list_documents())
 
 
 def test_every_block_can_be_run():
     blocks = [block for found in select_blocks().values() for block in found]
-    assert {block.document for block in blocks} == set(DOCUMENTS)
     for block in blocks:
         assert set(block.given) <= set(GIVEN), block.place
         if block.language == TEXT:
-            assert not re.search(r"^\s*(\$|>>>|python|make|pip)\b", block.code, re.MULTILINE)
+            assert not re.search(r"^\s*(\$|>>>|python|pixelclip|make|pip)\b", block.code, re.M)
 
 
 def test_every_command_among_words_is_in_a_block_too():
-    """Only blocks are run: a script that no block runs would be checked by nobody."""
-    run = {command for blocks in select_blocks().values() for command in scripts(blocks)}
-    for document in DOCUMENTS:
+    """Only blocks are run: a command that no block runs would be checked by nobody."""
+    run = {command for blocks in select_blocks().values() for command in commands_of(blocks)}
+    for document in list_documents():
         for token in walk(REPOSITORY / document):
             if token.type == "code_inline":
                 for name, _ in COMMAND.findall(token.content):
                     assert name in run, f"{document}: no block runs {token.content}"
 
 
-def scripts(blocks: list[CodeBlock]) -> set[str]:
+def commands_of(blocks: list[CodeBlock]) -> set[str]:
     return {name for block in blocks for name, _ in COMMAND.findall(block.code)}

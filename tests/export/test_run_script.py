@@ -1,4 +1,4 @@
-"""GETTING_STARTED's script, which runs an exported file without PixelCLIP."""
+"""The script of docs/export.md, which runs an exported file without PixelCLIP."""
 
 import re
 import shutil
@@ -21,8 +21,8 @@ np.save("labels.npy", labels)
 
 
 def read_script():
-    section = (ROOT / "GETTING_STARTED.md").read_text().split("\n## Export\n")[1]
-    return re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
+    page = (ROOT / "docs" / "export.md").read_text()
+    return re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1)
 
 
 @pytest.mark.slow

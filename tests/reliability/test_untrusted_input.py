@@ -1,4 +1,4 @@
-"""Files from strangers: no code of theirs runs, and none of them fills the memory."""
+"""Untrusted files: no code in them runs, and none of them fills the memory."""
 
 import ast
 import contextlib
