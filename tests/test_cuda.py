@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 from pixelclip import PixelCLIP
 from pixelclip.engine.solver import build_optimizer
 from pixelclip.engine.training_step import TrainingStep
-from pixelclip.modeling.dino_masks import kmeans
+from pixelclip.modeling.kmeans import kmeans
 from pixelclip.modeling.mask_pooling import pool_masks
 from pixelclip.modeling.text_classifier import cosine_maps
 

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelclip.data.loader import random_state_from
+from pixelclip.modeling.kmeans import kmeans
 
 logger = logging.getLogger(__name__)
 
@@ -119,72 +120,6 @@ def _extract(dino: "DinoFeatures", image: Tensor) -> Tensor:
     )
     resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
     return dino(resized)[0]
-
-
-class Clustering(NamedTuple):
-    """Clusters of B sets of features.
-
-    Attributes:
-        assignment: (B, N) int64 in 0..k-1, each feature's cluster.
-        centers: (B, k, d) float64, the means of the clusters' features.
-    """
-
-    assignment: Tensor
-    centers: Tensor
-
-
-@torch.no_grad()
-def kmeans(
-    features: Tensor, num_clusters: int, seeds: Sequence[int], max_iterations: int = 50
-) -> Clustering:
-    """Cluster each set of features by k-means, on their device, from centers of k-means++.
-
-    A set's result follows from its features and its seed alone. It is computed in float64:
-    distances of nearby features are differences of large numbers, and a result must not depend on
-    how a device rounds. A cluster that loses all its features keeps its center.
-
-    Args:
-        features: (B, N, d) float, finite; N is at least 1.
-        num_clusters: k, at least 1.
-        seeds: B integers.
-        max_iterations: of Lloyd's iterations, which end sooner where no assignment changes.
-    """
-    mean = features.double().mean(dim=1, keepdim=True)  # (B, 1, d)
-    # About zero, so that equal features have a distance of exactly zero.
-    features = features.double() - mean
-    centers = _choose_centers(features, num_clusters, seeds)
-    assignment = torch.full(features.shape[:2], -1, device=features.device)
-    for _ in range(max_iterations):
-        # By products of matrices, the distances to two equal centers could differ by rounding.
-        distances = torch.cdist(features, centers, compute_mode="donot_use_mm_for_euclid_dist")
-        before, assignment = assignment, distances.argmin(dim=2)  # (B, N, k) -> (B, N)
-        if torch.equal(assignment, before):
-            break
-        members = F.one_hot(assignment, num_clusters).double()  # (B, N, k)
-        counts = members.sum(dim=1)[:, :, None]  # (B, k, 1)
-        means = members.transpose(1, 2) @ features / counts.clamp(min=1)  # (B, k, d)
-        centers = torch.where(counts > 0, means, centers)
-    return Clustering(assignment, centers + mean)
-
-
-def _choose_centers(features: Tensor, num_clusters: int, seeds: Sequence[int]) -> Tensor:
-    """First centers (B, k, d): features drawn by their squared distance from those before.
-
-    The smallest of exponential waiting times, divided by the weights, falls on each feature with
-    the probability that its weight asks for. Source: Arthur and Vassilvitskii, "k-means++", 2007.
-    """
-    times = torch.empty(len(seeds), num_clusters, features.shape[1], dtype=torch.float64)
-    for image_times, seed in zip(times, seeds, strict=True):  # the same on every device
-        image_times.exponential_(generator=torch.Generator().manual_seed(seed))
-    images = torch.arange(len(features), device=features.device)
-    distances = torch.ones(features.shape[:2], dtype=torch.float64, device=features.device)
-    chosen: list[Tensor] = []
-    for waiting_time in times.to(features.device).unbind(dim=1):  # each (B, N)
-        latest = features[images, (waiting_time / distances).argmin(dim=1)]  # (B, d)
-        to_latest = (features - latest[:, None]).square().sum(dim=2)  # (B, N)
-        distances = torch.minimum(distances, to_latest) if chosen else to_latest
-        chosen.append(latest)
-    return torch.stack(chosen, dim=1)
 
 
 class DinoFeatures(nn.Module):
