@@ -87,6 +87,19 @@ def _clip_config() -> CfgNode:
     return node
 
 
+def _crops_config() -> CfgNode:
+    node = CfgNode()
+    # Side of a crop, as a multiple of the longer side of the mask's bounding box.
+    node.PADDING = 1.2
+    # Side of the box filter that blurs what the mask leaves out, as a fraction of the image.
+    node.BLUR = 0.26
+    # Smallest fraction of the image that a mask with a crop covers.
+    node.MIN_AREA = 0.01
+    # Most crops of an image; of more masks, random ones get a crop.
+    node.MAX_PER_IMAGE = 8
+    return node
+
+
 def _dino_config() -> CfgNode:
     node = CfgNode()
     # Model of the features, with MASK_SOURCE "dino": a ViT of timm, with the tag of its weights.
@@ -144,6 +157,19 @@ def _pixelclip_config() -> CfgNode:
     # How masks get their clusters: "sinkhorn", or for comparison "argmax" (each mask its nearest)
     # or "none" (no clusters: each mask is a target of its own).
     node.ASSIGNMENT = "sinkhorn"
+    # How many masks of earlier batches share the clusters with those of a batch in Sinkhorn.
+    node.QUEUE_SIZE = 0
+    # What masks are clustered by: "pooled" teacher features, those of MaskCLIP's value path
+    # ("pooled_value_path"), or a mixture of these with centered embeddings of the masks' crops
+    # ("pooled_and_crop").
+    node.MASK_FEATURES = "pooled"
+    # The crops of "pooled_and_crop".
+    node.CROPS = _crops_config()
+    # How class prompts begin: as "random" words, or fitted to a "kmeans" clustering of the first
+    # masks' features.
+    node.PROMPT_INITIALIZATION = "random"
+    # Number of masks that are clustered for "kmeans".
+    node.PROMPT_INITIALIZATION_MASKS = 5000
     # Factor on the cosines between mask features and cluster embeddings before Sinkhorn.
     node.ASSIGNMENT_SCALE = 100.0
     # Number of Sinkhorn normalization rounds.

@@ -28,10 +28,17 @@ from pixelclip.modeling.inference_views import (
 )
 from pixelclip.modeling.losses import count_pixels, decoded_mask_loss
 from pixelclip.modeling.mask_decoder import MaskDecoder
-from pixelclip.modeling.mask_pooling import pool_masks
+from pixelclip.modeling.mask_features import MaskFeatures, build_mask_features
+from pixelclip.modeling.mask_queue import MaskQueue, build_mask_queue, share_clusters
 from pixelclip.modeling.momentum_teacher import MomentumTeacher
-from pixelclip.modeling.sinkhorn import MaskAssignment
-from pixelclip.modeling.targets import MaskTargets, TrainingMasks, merge_masks, union_of_masks
+from pixelclip.modeling.sinkhorn import MaskAssignment, build_assignment
+from pixelclip.modeling.targets import (
+    EncodedMasks,
+    MaskTargets,
+    TrainingMasks,
+    merge_masks,
+    union_of_masks,
+)
 from pixelclip.modeling.text_classifier import (
     Background,
     TextClassifier,
@@ -41,6 +48,7 @@ from pixelclip.modeling.text_classifier import (
 from pixelclip.modeling.text_encoder import TextEncoder
 from pixelclip.modeling.trainable_parameters import apply_finetune_policy
 from pixelclip.modeling.training_statistics import report_agreement, report_clusters
+from pixelclip.modeling.unclustered_targets import match_masks
 from pixelclip.utils.distributed import all_gather_uneven
 
 Inputs = Sequence[Mapping[str, Any]]
@@ -72,10 +80,10 @@ class PixelCLIP(nn.Module):
         pixel_mean, pixel_std: three values each, for RGB in 0..255.
         clip_resolution: (height, width) to which images are resized.
         training_masks: gives a batch's masks at the mask resolution.
+        mask_features, mask_queue: what masks are clustered by, and with (None: with no others).
         assignment: gives the masks their clusters.
         text_classifier: holds the vocabulary.
         inference_views: which views of a test image are scored, and how.
-
     """
 
     pixel_mean: Tensor
@@ -94,6 +102,8 @@ class PixelCLIP(nn.Module):
         pixel_std: Sequence[float],
         clip_resolution: tuple[int, int],
         training_masks: TrainingMasks,
+        mask_features: MaskFeatures,
+        mask_queue: MaskQueue | None,
         assignment: MaskAssignment,
         text_classifier: TextClassifier,
         inference_views: InferenceViews,
@@ -111,6 +121,8 @@ class PixelCLIP(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.clip_resolution = clip_resolution
         self.training_masks = training_masks
+        self.mask_features = mask_features
+        self.mask_queue = mask_queue
         self.assignment = assignment
         self.text_classifier = text_classifier
         self.inference_views = inference_views
@@ -145,9 +157,9 @@ class PixelCLIP(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "clip_resolution": tuple(cfg.MODEL.CLIP.RESOLUTION),
             "training_masks": TrainingMasks(tuple(node.MASK_RESOLUTION), build_dino_masks(cfg)),
-            "assignment": MaskAssignment(
-                node.ASSIGNMENT, node.ASSIGNMENT_SCALE, node.SINKHORN_ITERS
-            ),
+            "mask_features": build_mask_features(cfg, image_encoder, teacher),
+            "mask_queue": build_mask_queue(cfg, image_encoder.embedding_dim),
+            "assignment": build_assignment(cfg),
             "text_classifier": build_classifier(cfg, text_encoder),
             "inference_views": build_inference_views(cfg),
         }
@@ -182,20 +194,26 @@ class PixelCLIP(nn.Module):
             ValueError: masks of another size than the mask resolution.
         """
         self.teacher.update(self.image_encoder)
-        masks, image_index = self.training_masks(batched_inputs, self.device)
-        weak = self.preprocess([inputs["image"] for inputs in batched_inputs])
+        masks, image_index, mask_features, teacher_features = self.encode_masks(batched_inputs)
         strong = self.preprocess([inputs["image_strong"] for inputs in batched_inputs])
-        teacher_features = self.teacher(weak)  # (B, h, w, d)
         student_features = self.image_encoder(strong)  # (B, h, w, d)
         report_agreement(teacher_features, student_features)
-        mask_features = pool_masks(teacher_features, masks, image_index)  # (N, d)
-        match = self._match_clusters if self.assignment.has_clusters else self._match_masks
+        match = self._match_clusters if self.assignment.has_clusters else match_masks
         similarity, targets, pixel_count = match(
             student_features, mask_features, masks, image_index
         )
         mean_pixels = pixel_count.clamp(min=1) / comm.get_world_size()
         loss = decoded_mask_loss(self.mask_decoder, similarity, targets, mean_pixels)
         return {"loss_masks": loss}, pixel_count
+
+    @torch.no_grad()
+    def encode_masks(self, batched_inputs: Inputs) -> EncodedMasks:
+        """The masks of a training batch and their features, with the teacher as it is."""
+        masks, image_index = self.training_masks(batched_inputs, self.device)
+        images = [self._normalize(inputs["image"]) for inputs in batched_inputs]
+        dense = self.teacher(self._resize(images))  # (B, h, w, d)
+        features = self.mask_features(dense, masks, image_index, images)
+        return EncodedMasks(masks, image_index, features, dense)
 
     def _match_clusters(
         self, features: Tensor, mask_features: Tensor, masks: Tensor, image_index: Tensor
@@ -208,7 +226,9 @@ class PixelCLIP(nn.Module):
         logits = self.assignment.logits(mask_features, cluster_embeddings)  # (N, K)
         gathered = all_gather_uneven(logits, count_pixels(image_of_map, valid_mask))
         # The masks of all processes share the clusters evenly.
-        probabilities = self.assignment.probabilities(gathered.rows)
+        probabilities = share_clusters(
+            self.assignment, self.mask_queue, gathered.rows, mask_features, cluster_embeddings
+        )
         report_clusters(probabilities)
         assignment = probabilities[gathered.own].argmax(dim=1)  # (N,)
         targets = merge_masks(masks, image_index, assignment, num_images, num_clusters)
@@ -219,32 +239,13 @@ class PixelCLIP(nn.Module):
             gathered.total,
         )
 
-    def _match_masks(
-        self, features: Tensor, mask_features: Tensor, masks: Tensor, image_index: Tensor
-    ) -> tuple[Tensor, MaskTargets, Tensor]:
-        """For comparison: similarity (N, h, w) of dense features to each mask's own feature."""
-        valid_mask = union_of_masks(masks, image_index, len(features))
-        pixel_count = count_pixels(image_index, valid_mask)
-        gathered = all_gather_uneven(mask_features[:0], pixel_count)  # the count only
-        counts = torch.bincount(image_index, minlength=len(features)).tolist()
-        similarity = [
-            cosine_maps(image_features[None], own)[0]  # (n, h, w)
-            for image_features, own in zip(features, mask_features.split(counts), strict=True)
-        ]
-        return torch.cat(similarity), MaskTargets(masks, image_index, valid_mask), gathered.total
-
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Normalize RGB images (3, H, W) in 0..255 of any sizes and resize them to one batch."""
-        resized = [
-            F.interpolate(
-                self._normalize(image)[None],
-                self.clip_resolution,
-                mode="bilinear",
-                align_corners=False,
-            )
-            for image in images
-        ]
-        return torch.cat(resized)
+        return self._resize([self._normalize(image) for image in images])
+
+    def _resize(self, images: Sequence[Tensor]) -> Tensor:
+        size = self.clip_resolution  # corners are not aligned
+        return torch.cat([F.interpolate(i[None], size, mode="bilinear") for i in images])
 
     def _normalize(self, image: Tensor) -> Tensor:
         return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
@@ -291,9 +292,8 @@ class PixelCLIP(nn.Module):
     def score_images(self, batched_inputs: Inputs) -> list[ScoredImage]:
         """Scores of the views of each image, for ``merge_views(*scored)`` and its like."""
         images = [self._normalize(inputs["image"]) for inputs in batched_inputs]
-        return self.inference_views.score_images(
-            images, batched_inputs, self.image_encoder, self.text_classifier
-        )
+        models = self.image_encoder, self.text_classifier
+        return self.inference_views.score_images(images, batched_inputs, *models)
 
 
 def _clear_text_cache(model: PixelCLIP, _incompatible_keys: Any) -> None:

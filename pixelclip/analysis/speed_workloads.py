@@ -118,13 +118,13 @@ def _training_stages(trainer: Trainer) -> list[Stage]:
     model: Any = trainer.model
     return [
         (model.teacher, "update", "momentum update"),
-        (model, "preprocess", "preprocessing"),
+        (model, "_resize", "preprocessing"),
         (model, "training_masks", "masks of the batch"),
         (model.teacher, "forward", "teacher"),
         _stage_of(model.class_prompts, "text encoder"),
-        (meta_arch, "pool_masks", "pooling and Sinkhorn"),
-        (MaskAssignment, "logits", "pooling and Sinkhorn"),
-        (MaskAssignment, "probabilities", "pooling and Sinkhorn"),
+        (model.mask_features, "forward", "mask features"),
+        (MaskAssignment, "logits", "Sinkhorn"),
+        (MaskAssignment, "probabilities", "Sinkhorn"),
         _stage_of(model.image_encoder, "student, forward"),
         (meta_arch, "union_of_masks", "targets"),
         (meta_arch, "merge_masks", "targets"),

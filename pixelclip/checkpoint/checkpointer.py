@@ -26,6 +26,8 @@ _PREFIXES: tuple[tuple[str | None, str], ...] = (
 )
 # What only training needs; files for inference are without it.
 TRAINING_PARTS = ("teacher.", "mask_decoder.")
+# What a training holds with some settings only; where a file lacks it, it starts again.
+OPTIONAL_PARTS = ("mask_features.", "mask_queue.")
 # Where a checkpoint has its config, in YAML; see ``saved_config.py``.
 CONFIG_KEY = "config"
 
@@ -89,6 +91,11 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
                 )
             unused = {n: v for n, v in expected.items() if n.startswith(TRAINING_PARTS)}
             checkpoint["model"].update({n: torch.zeros_like(v) for n, v in unused.items()})
+        own = {n: v for n, v in expected.items() if n.startswith(OPTIONAL_PARTS)}
+        stored = checkpoint["model"]
+        checkpoint["model"] = own | {
+            n: v for n, v in stored.items() if n in own or not n.startswith(OPTIONAL_PARTS)
+        }
         _check_fit(checkpoint["model"], expected, str(checkpoint.get(CONFIG_KEY, "")))
         return super()._load_model(checkpoint)
 
@@ -131,6 +138,11 @@ def is_for_inference(weights: Mapping[str, Tensor]) -> bool:
     """Whether a model's weights, under our names, lack all that only training needs."""
     is_model = any(name.startswith("image_encoder.") for name in weights)
     return is_model and not any(name.startswith(TRAINING_PARTS) for name in weights)
+
+
+def without_optional_parts(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without what belongs to a training alone."""
+    return {name: value for name, value in weights.items() if not name.startswith(OPTIONAL_PARTS)}
 
 
 def rename_published_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

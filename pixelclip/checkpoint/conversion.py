@@ -13,6 +13,7 @@ from pixelclip.checkpoint.checkpointer import (
     is_for_inference,
     published_name,
     read_checkpoint,
+    without_optional_parts,
 )
 from pixelclip.checkpoint.weights_download import fetch_weights
 from pixelclip.utils.atomic_write import atomic_writer
@@ -56,7 +57,7 @@ def convert_checkpoint(
     if os.path.exists(target) and os.path.samefile(source, target):
         raise ValueError(f"{os.fspath(target)!r} is the source itself: choose another target.")
     checkpoint = read_checkpoint(source)
-    weights = checkpoint.pop("model")
+    weights = without_optional_parts(checkpoint.pop("model"))
     is_kept = CONFIG_KEY in checkpoint and layout != "published"
     config = {CONFIG_KEY: checkpoint.pop(CONFIG_KEY)} if is_kept else {}
     _check_weights(source, weights, layout)

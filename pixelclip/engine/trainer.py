@@ -36,6 +36,7 @@ from pixelclip.engine.hooks import (
 from pixelclip.engine.interruption import StopOnSignal
 from pixelclip.engine.non_finite import NonFiniteError, save_non_finite_step
 from pixelclip.engine.progress_lines import ProgressLines
+from pixelclip.engine.prompt_initialization import InitializePrompts
 from pixelclip.engine.retrying_writes import (
     RetryingCheckpointer,
     RetryingWriter,
@@ -84,6 +85,8 @@ class Trainer(DefaultTrainer):
         model: Any = run_on_all_ranks(lambda: self.build_model(cfg))
         if model.training_masks.dino is not None:
             run_on_all_ranks(lambda: model.training_masks.dino.features)
+        if model.mask_features.crops is not None:
+            run_on_all_ranks(lambda: model.mask_features.crops.encoder)
         optimizer = self.build_optimizer(cfg, model)
         loader = run_on_all_ranks(lambda: self.build_train_loader(cfg, seed=self.seed))
         check_same("number of training records", loader.state_dict()["num_records"])
@@ -183,6 +186,7 @@ class Trainer(DefaultTrainer):
         """Detectron2's hooks and ours; ours write before an iteration's checkpoint is made."""
         hooks = super().build_hooks()
         ours = [
+            InitializePrompts(self.cfg),
             SeedEveryIteration(),
             WarnOfCollapse(),
             CountSkippedRecords(self.cfg.DATALOADER.MAX_CORRUPT_FRACTION),

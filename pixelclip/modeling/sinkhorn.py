@@ -6,6 +6,7 @@ Shapes: N masks, K clusters, d the width of the joint space.
 from dataclasses import dataclass
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -82,3 +83,9 @@ class MaskAssignment:
         if self.method == "sinkhorn":
             return sinkhorn(logits, self.iterations)
         return logits.softmax(dim=1)
+
+
+def build_assignment(cfg: CfgNode) -> MaskAssignment:
+    """Build what ``MODEL.PIXELCLIP.ASSIGNMENT`` says."""
+    node = cfg.MODEL.PIXELCLIP
+    return MaskAssignment(node.ASSIGNMENT, node.ASSIGNMENT_SCALE, node.SINKHORN_ITERS)

@@ -28,6 +28,22 @@ class MaskTargets(NamedTuple):
     valid_mask: Tensor
 
 
+class EncodedMasks(NamedTuple):
+    """The masks of a batch, and what the teacher makes of them.
+
+    Attributes:
+        masks: (N, Mh, Mw) bool.
+        image_index: (N,) int64, the image of each mask, ascending.
+        features: (N, d) float32, what the masks are clustered by.
+        dense: (B, h, w, d), the teacher's features of the weak images.
+    """
+
+    masks: Tensor
+    image_index: Tensor
+    features: Tensor
+    dense: Tensor
+
+
 def merge_masks(
     masks: Tensor, image_index: Tensor, assignment: Tensor, num_images: int, num_clusters: int
 ) -> Tensor:

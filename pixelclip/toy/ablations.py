@@ -48,6 +48,9 @@ class Variant:
 _PATH, _MODEL = "MODEL.CLIP.DENSE_PATH", "MODEL.PIXELCLIP"
 _COMPONENTS, _TEACHER, _CLUSTERS = "Components", "Teacher", "Number of clusters k"
 _TEMPLATES = "Prompt templates (training / inference)"
+_BEYOND = "Beyond the paper"
+_CROPS = f"{_MODEL}.MASK_FEATURES pooled_and_crop {_MODEL}.CROPS.MAX_PER_IMAGE 60"
+_WARM = f"{_MODEL}.PROMPT_INITIALIZATION kmeans"
 _EIGHT_AT_TEST = f"{_MODEL}.TEST_TEMPLATES imagenet_select"
 
 VARIANTS: tuple[Variant, ...] = (
@@ -76,6 +79,12 @@ VARIANTS: tuple[Variant, ...] = (
             f"{_MODEL}.NUM_CLUSTERS 48 SOLVER.IMS_PER_BATCH 16"),
     Variant("Masks", "k-means of the toy CLIP's own features, like the paper's DINO masks",
             "DATASETS.TRAIN ('toy_scenes_clip_masks_train',)", "worse"),
+    Variant(_BEYOND, "mask features: value path", f"{_MODEL}.MASK_FEATURES pooled_value_path"),
+    Variant(_BEYOND, "mask features: value path and crops", _CROPS),
+    Variant(_BEYOND, "warm start", _WARM),
+    Variant(_BEYOND, "queue of 512 masks", f"{_MODEL}.QUEUE_SIZE 512"),
+    Variant(_BEYOND, "crops and warm start", f"{_CROPS} {_WARM}"),
+    Variant(_BEYOND, "crops, warm start and queue", f"{_CROPS} {_WARM} {_MODEL}.QUEUE_SIZE 512"),
     Variant(_TEMPLATES, "one / eight", _EIGHT_AT_TEST),
     Variant(_TEMPLATES, "eight / eight",
             f"{_MODEL}.PROMPT_ENSEMBLE imagenet_select {_EIGHT_AT_TEST}"),

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from pixelclip import PixelCLIP, meta_arch
+from pixelclip import PixelCLIP
+from pixelclip.modeling import mask_features
 from pixelclip.modeling.mask_pooling import pool_masks, upsampling_matrix
 
 from ..conftest import make_batch
@@ -64,7 +65,7 @@ def test_training_pools_in_float32_with_and_without_clusters(tiny_config, monkey
         calls.append((arguments, pool_masks(*arguments)))
         return calls[-1][1]
 
-    monkeypatch.setattr(meta_arch, "pool_masks", note)
+    monkeypatch.setattr(mask_features, "pool_masks", note)
     with torch.autocast("cpu", torch.bfloat16):
         model(make_batch())
     ((arguments, pooled),) = calls
