@@ -99,7 +99,9 @@ def installed(sources, tmp_path_factory):
     assert wheel.stat().st_size < LIMIT
     with zipfile.ZipFile(wheel) as archive:
         names = {Path(name) for name in archive.namelist() if ".dist-info/" not in name}
-    assert names == set(source_files(sources))
+    scripts = {path for path in names if path.parts[0].endswith(".data")}
+    assert [path.name for path in scripts] == ["pixelclip"]
+    assert names - scripts == set(source_files(sources))
     programs = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
     run([*pip, "--python", programs / "python", "install", *offline, wheel], folder)
     return programs
