@@ -23,7 +23,7 @@ _HUB_FORMS = (
 )
 # Seconds until a server must have answered: who has no network is told within ten, the imports of
 # a command included.
-_ANSWER_LIMIT = 5.0
+_ANSWER_LIMIT = 3.0
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}  # sizes are those of the file
 
 
