@@ -210,9 +210,11 @@ class PixelCLIP(nn.Module):
     def encode_masks(self, batched_inputs: Inputs) -> EncodedMasks:
         """The masks of a training batch and their features, with the teacher as it is."""
         masks, image_index = self.training_masks(batched_inputs, self.device)
-        images = [self._normalize(inputs["image"]) for inputs in batched_inputs]
-        dense = self.teacher(self._resize(images))  # (B, h, w, d)
-        features = self.mask_features(dense, masks, image_index, images)
+        images = [inputs["image"] for inputs in batched_inputs]
+        dense = self.teacher(self.preprocess(images))  # (B, h, w, d)
+        # Only crops need images of their own size, which would fill the memory.
+        full_size = map(self._normalize, images)
+        features = self.mask_features(dense, masks, image_index, full_size)
         return EncodedMasks(masks, image_index, features, dense)
 
     def _match_clusters(
@@ -241,11 +243,9 @@ class PixelCLIP(nn.Module):
 
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Normalize RGB images (3, H, W) in 0..255 of any sizes and resize them to one batch."""
-        return self._resize([self._normalize(image) for image in images])
-
-    def _resize(self, images: Sequence[Tensor]) -> Tensor:
         size = self.clip_resolution  # corners are not aligned
-        return torch.cat([F.interpolate(i[None], size, mode="bilinear") for i in images])
+        normalized = (self._normalize(image)[None] for image in images)
+        return torch.cat([F.interpolate(image, size, mode="bilinear") for image in normalized])
 
     def _normalize(self, image: Tensor) -> Tensor:
         return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std

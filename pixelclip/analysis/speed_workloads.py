@@ -118,7 +118,7 @@ def _training_stages(trainer: Trainer) -> list[Stage]:
     model: Any = trainer.model
     return [
         (model.teacher, "update", "momentum update"),
-        (model, "_resize", "preprocessing"),
+        (model, "preprocess", "preprocessing"),
         (model, "training_masks", "masks of the batch"),
         (model.teacher, "forward", "teacher"),
         _stage_of(model.class_prompts, "text encoder"),

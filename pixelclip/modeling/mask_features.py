@@ -3,7 +3,7 @@
 Shapes: N masks of (Mh, Mw), B images, feature grid h x w, d the width of the joint space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class MaskFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, features: Tensor, masks: Tensor, image_index: Tensor, images: Sequence[Tensor]
+        self, features: Tensor, masks: Tensor, image_index: Tensor, images: Iterable[Tensor]
     ) -> Tensor:
         """Features (N, d) float32 of a batch's masks.
 
@@ -55,13 +55,13 @@ class MaskFeatures(nn.Module):
             features: (B, h, w, d), the teacher's.
             masks: (N, Mh, Mw) bool, none of them empty.
             image_index: (N,) int64, the image of each mask, ascending.
-            images: B normalized weak images (3, H, W), of any sizes; for crops.
+            images: B normalized weak images (3, H, W), of any sizes; taken for crops only.
         """
         pooled = pool_masks(features, masks, image_index)
         if self.crops is None:
             return pooled
         pooled = F.normalize(pooled, dim=-1)
-        embeddings, mask_index = self.crops(images, masks, image_index)
+        embeddings, mask_index = self.crops(list(images), masks, image_index)
         embeddings = F.normalize(embeddings, dim=-1)  # (M, d)
         self._update_mean(embeddings)
         mixed = pooled[mask_index] + embeddings - self.mean_crop

@@ -334,7 +334,7 @@ CLUSTERING = [
     Mutation(
         "the teacher sees the weak image",
         MODEL,
-        "dense = self.teacher(self._resize(images))",
+        "dense = self.teacher(self.preprocess(images))",
         'dense = self.teacher(self.preprocess([i["image_strong"] for i in batched_inputs]))',
         RECORDED,
     ),
