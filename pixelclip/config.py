@@ -157,19 +157,6 @@ def _pixelclip_config() -> CfgNode:
     # How masks get their clusters: "sinkhorn", or for comparison "argmax" (each mask its nearest)
     # or "none" (no clusters: each mask is a target of its own).
     node.ASSIGNMENT = "sinkhorn"
-    # How many masks of earlier batches share the clusters with those of a batch in Sinkhorn.
-    node.QUEUE_SIZE = 0
-    # What masks are clustered by: "pooled" teacher features, those of MaskCLIP's value path
-    # ("pooled_value_path"), or a mixture of these with centered embeddings of the masks' crops
-    # ("pooled_and_crop").
-    node.MASK_FEATURES = "pooled"
-    # The crops of "pooled_and_crop".
-    node.CROPS = _crops_config()
-    # How class prompts begin: as "random" words, or fitted to a "kmeans" clustering of the first
-    # masks' features.
-    node.PROMPT_INITIALIZATION = "random"
-    # Number of masks that are clustered for "kmeans".
-    node.PROMPT_INITIALIZATION_MASKS = 5000
     # Factor on the cosines between mask features and cluster embeddings before Sinkhorn.
     node.ASSIGNMENT_SCALE = 100.0
     # Number of Sinkhorn normalization rounds.
@@ -184,8 +171,25 @@ def _pixelclip_config() -> CfgNode:
     node.MASK_SOURCE = "dataset"
     # What makes the masks with "dino".
     node.DINO = _dino_config()
+    _add_keys_beyond_the_paper(node)
     _add_inference_config(node)
     return node
+
+
+def _add_keys_beyond_the_paper(node: CfgNode) -> None:
+    # How many masks of earlier batches share the clusters with those of a batch in Sinkhorn.
+    node.QUEUE_SIZE = 0
+    # What masks are clustered by: "pooled" teacher features, those of MaskCLIP's value path
+    # ("pooled_value_path"), or a mixture of these with centered embeddings of the masks' crops
+    # ("pooled_and_crop").
+    node.MASK_FEATURES = "pooled"
+    # The crops of "pooled_and_crop".
+    node.CROPS = _crops_config()
+    # How class prompts begin: as "random" words, or fitted to a "kmeans" clustering of the first
+    # masks' features.
+    node.PROMPT_INITIALIZATION = "random"
+    # Number of masks that are clustered for "kmeans".
+    node.PROMPT_INITIALIZATION_MASKS = 5000
 
 
 def _add_inference_config(node: CfgNode) -> None:

@@ -84,9 +84,8 @@ def report_prompts(
         ValueError, FileNotFoundError: too little is given, or what cannot be used.
     """
     checkpoints = [fetch_weights(one) for one in checkpoints]  # all, before the first is used
-    for path in images:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"The file {path!r} does not exist.")
+    if missing := [path for path in images if not Path(path).is_file()]:
+        raise FileNotFoundError(f"The file {missing[0]!r} does not exist.")
     if dataset is not None:
         class_names, images = _fill(dataset, class_names, images, max_images)
     if not (class_names and images):

@@ -103,9 +103,7 @@ def resize_sa1b(
             raise ValueError(f"the {name} is {value}; expected at least 1")
     source, output = (os.path.realpath(os.path.expanduser(folder)) for folder in (source, output))
     if os.path.commonpath([source, output]) in (source, output):
-        raise ValueError(
-            f"{output} and {source} are the same or inside one another; keep them apart"
-        )
+        raise ValueError(f"{output} and {source} are the same or nested; keep them apart")
     records = _load(source)
     os.makedirs(output, exist_ok=True)
     with _lock(output):
