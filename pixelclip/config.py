@@ -183,12 +183,14 @@ def _add_keys_beyond_the_paper(node: CfgNode) -> None:
     # ("pooled_value_path"), or a mixture of these with centered embeddings of the masks' crops
     # ("pooled_and_crop").
     node.MASK_FEATURES = "pooled"
+    # Weight of the feature of the smallest mask that contains a mask, added to its own.
+    node.CONTAINER_WEIGHT = 0.0
     # The crops of "pooled_and_crop".
     node.CROPS = _crops_config()
     # How class prompts begin: as "random" words, or fitted to a "kmeans" clustering of the first
     # masks' features.
     node.PROMPT_INITIALIZATION = "random"
-    # Number of masks that are clustered for "kmeans".
+    # Number of masks, each of at least 1% of its image, that are clustered for "kmeans".
     node.PROMPT_INITIALIZATION_MASKS = 5000
 
 
@@ -204,6 +206,12 @@ def _add_inference_config(node: CfgNode) -> None:
     node.TEST_MASK_MODEL = ""
     # See TEST_MASK_MODEL.
     node.TEST_MASK_WEIGHTS = ""
+    # Of overlapping masks: a pixel takes the scores of the "smallest" that has it, or their "mean".
+    node.TEST_MASK_OVERLAP = "smallest"
+    # What masks are scored by: "pooled" similarity, or that and their crops' ("pooled_and_crop").
+    node.TEST_MASK_FEATURES = "pooled"
+    # Weight of a crop's scores, where that of pooled similarity is 1.
+    node.TEST_CROP_WEIGHT = 0.5
 
 
 def take_renamed_keys(cfg: CfgNode) -> CfgNode:

@@ -142,6 +142,7 @@ class PixelCLIP(nn.Module):
         text_encoder = TextEncoder(clip, load_tokenizer(cfg.MODEL.CLIP.ARCH))
         class_prompts = build_cluster_embeddings(cfg, text_encoder)
         teacher = MomentumTeacher(image_encoder, node.MOMENTUM)
+        mask_features = build_mask_features(cfg, image_encoder, teacher)
         mask_decoder = MaskDecoder()
         if cfg.MODEL.COMPILE:
             # In place: a wrapper would change the names of parameters.
@@ -157,11 +158,11 @@ class PixelCLIP(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "clip_resolution": tuple(cfg.MODEL.CLIP.RESOLUTION),
             "training_masks": TrainingMasks(tuple(node.MASK_RESOLUTION), build_dino_masks(cfg)),
-            "mask_features": build_mask_features(cfg, image_encoder, teacher),
+            "mask_features": mask_features,
             "mask_queue": build_mask_queue(cfg, image_encoder.embedding_dim),
             "assignment": build_assignment(cfg),
             "text_classifier": build_classifier(cfg, text_encoder),
-            "inference_views": build_inference_views(cfg),
+            "inference_views": build_inference_views(cfg, mask_features),
         }
 
     @property
@@ -196,12 +197,10 @@ class PixelCLIP(nn.Module):
         self.teacher.update(self.image_encoder)
         masks, image_index, mask_features, teacher_features = self.encode_masks(batched_inputs)
         strong = self.preprocess([inputs["image_strong"] for inputs in batched_inputs])
-        student_features = self.image_encoder(strong)  # (B, h, w, d)
-        report_agreement(teacher_features, student_features)
+        student = self.image_encoder(strong)  # (B, h, w, d)
+        report_agreement(teacher_features, student)
         match = self._match_clusters if self.assignment.has_clusters else match_masks
-        similarity, targets, pixel_count = match(
-            student_features, mask_features, masks, image_index
-        )
+        similarity, targets, pixel_count = match(student, mask_features, masks, image_index)
         mean_pixels = pixel_count.clamp(min=1) / comm.get_world_size()
         loss = decoded_mask_loss(self.mask_decoder, similarity, targets, mean_pixels)
         return {"loss_masks": loss}, pixel_count
@@ -213,7 +212,7 @@ class PixelCLIP(nn.Module):
         images = [inputs["image"] for inputs in batched_inputs]
         dense = self.teacher(self.preprocess(images))  # (B, h, w, d)
         # Only crops need images of their own size, which would fill the memory.
-        full_size = map(self._normalize, images)
+        full_size = map(self.normalize, images)
         features = self.mask_features(dense, masks, image_index, full_size)
         return EncodedMasks(masks, image_index, features, dense)
 
@@ -244,10 +243,11 @@ class PixelCLIP(nn.Module):
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Normalize RGB images (3, H, W) in 0..255 of any sizes and resize them to one batch."""
         size = self.clip_resolution  # corners are not aligned
-        normalized = (self._normalize(image)[None] for image in images)
+        normalized = (self.normalize(image)[None] for image in images)
         return torch.cat([F.interpolate(image, size, mode="bilinear") for image in normalized])
 
-    def _normalize(self, image: Tensor) -> Tensor:
+    def normalize(self, image: Tensor) -> Tensor:
+        """An RGB image (3, H, W) in 0..255 as CLIP takes it, on the model's device."""
         return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
 
     def set_vocabulary(
@@ -291,7 +291,7 @@ class PixelCLIP(nn.Module):
     @torch.no_grad()
     def score_images(self, batched_inputs: Inputs) -> list[ScoredImage]:
         """Scores of the views of each image, for ``merge_views(*scored)`` and its like."""
-        images = [self._normalize(inputs["image"]) for inputs in batched_inputs]
+        images = [self.normalize(inputs["image"]) for inputs in batched_inputs]
         models = self.image_encoder, self.text_classifier
         return self.inference_views.score_images(images, batched_inputs, *models)
 

@@ -1,9 +1,12 @@
-"""Masks at another size by nearest neighbor, and the mask that each pixel belongs to."""
+"""Masks at another size by nearest neighbor, and the masks that each pixel belongs to."""
+
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 IntArray = NDArray[np.int64]
 
@@ -47,3 +50,40 @@ class MaskIndexMap:
         gained = mask & (area < self._area)
         self.index_map[gained], self._area[gained] = self.count, area
         self.count += 1
+
+    def divide(self) -> tuple[IntArray, None]:
+        """The index map; each mask is a piece of its own, see :class:`MaskOverlaps`."""
+        return self.index_map, None
+
+
+class MaskOverlaps:
+    """The pieces into which overlapping masks divide an image, and the masks that have each piece.
+
+    Masks are added one at a time and kept as run-length codes. Each has a random number of 64 bits;
+    the pixels of a piece are those where the numbers of their masks give the same sum.
+
+    Args:
+        size: (height, width).
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._sums = np.zeros(size, np.uint64)
+        self._numbers = np.random.default_rng(0)
+        self._codes: list[Any] = []
+
+    def add(self, mask: NDArray[np.bool_]) -> None:
+        """Add the next mask (height, width)."""
+        self._sums[mask] += self._numbers.integers(1, 2**64, dtype=np.uint64)
+        self._codes.append(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
+
+    def divide(self) -> tuple[IntArray, NDArray[np.bool_]]:
+        """The piece (height, width) of each pixel, -1 for none, and its masks.
+
+        The masks are (R, N) bool for R pieces and N masks; each piece has at least one.
+        """
+        sums, first, pieces = np.unique(self._sums, return_index=True, return_inverse=True)
+        has_mask = sums > 0  # the pixels without a mask come first, if there are any
+        membership = np.zeros((has_mask.sum(), len(self._codes)), np.bool_)
+        for index, code in enumerate(self._codes):
+            membership[:, index] = coco_mask.decode(code).ravel()[first[has_mask]]
+        return pieces.reshape(self._sums.shape) - np.count_nonzero(~has_mask), membership

@@ -293,8 +293,12 @@ def describe_protocol(cfg: CfgNode) -> str:
         "templates": cfg.MODEL.PIXELCLIP.TEST_TEMPLATES,
         "class names": test.VOCABULARY or "as published",
     }
-    if cfg.MODEL.PIXELCLIP.TEST_MASKS != NO_MASKS:
-        parts["averaged in masks"] = cfg.MODEL.PIXELCLIP.TEST_MASKS
+    node = cfg.MODEL.PIXELCLIP
+    if node.TEST_MASKS != NO_MASKS:
+        parts["averaged in masks"] = node.TEST_MASKS
+        parts["of overlapping ones"] = node.TEST_MASK_OVERLAP
+    if node.TEST_MASKS != NO_MASKS or test.EVALUATION == "mask_classification":
+        parts["masks scored by"] = node.TEST_MASK_FEATURES
     return ", ".join(f"{name}: {value}" for name, value in parts.items()) + ".\n\n"
 
 

@@ -59,7 +59,15 @@ def _similarities(
     counts = [len(image_masks) for image_masks in masks]
     image_index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     pooled = pool_masks(features, torch.cat(list(masks)).to(model.device), image_index)  # (n, d)
-    return model.text_classifier.scores(pooled).split(counts)
+    similarities = model.text_classifier.scores(pooled).split(counts)
+    score_crops = model.inference_views.crop_scorer
+    if score_crops is None:
+        return similarities
+    mixed = []
+    for image, own, similarity in zip(images, masks, similarities, strict=True):
+        crops = score_crops(model.normalize(image), own.to(model.device), model.text_classifier)
+        mixed.append(crops.mix_into(similarity))
+    return mixed
 
 
 class MaskClassifier(nn.Module):

@@ -10,28 +10,58 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from pixelclip.config import check_choice
-from pixelclip.data.masks import MaskIndexMap, shrink_mask
+from pixelclip.data.masks import MaskIndexMap, MaskOverlaps, shrink_mask
 from pixelclip.data.sa1b_files import FoundMask
 
 NO_MASKS = "none"
 GIVEN_MASKS = "given"
+OVERLAPS = ("smallest", "mean")
 
 # The class of each mask generator by name, as "module:class"; applications add theirs, see
 # pixelclip/applications.py. Each is imported when it is chosen.
 MASK_GENERATORS: dict[str, str] = {}
 
 
+class CropScores(NamedTuple):
+    """Scores (M, C) of crops, the N masks that they show, (M,) int64, and their weight."""
+
+    scores: Tensor
+    mask_index: Tensor
+    weight: float
+
+    def mix_into(self, pooled: Tensor) -> Tensor:
+        """Weighted mean (N, C) of the masks' pooled scores (N, C), which weigh 1, and the crops'.
+
+        A mask without a crop keeps its pooled scores.
+        """
+        mixed = (pooled[self.mask_index] + self.weight * self.scores) / (1 + self.weight)
+        return pooled.index_copy(0, self.mask_index, mixed)
+
+
 class InferenceMasks(NamedTuple):
-    """The masks of one test image.
+    """The masks of one test image, and the pieces into which they divide it.
 
     Attributes:
         masks: (N, Mh, Mw) bool, each with at least one pixel.
-        index_map: (height, width) int64, of any size: the mask that each pixel takes its scores
-            from, -1 where it keeps its own.
+        index_map: (height, width) int64, of any size: the piece that each pixel belongs to, -1
+            where it keeps its own scores.
+        membership: (R, N) bool, the masks whose mean score each of R pieces takes; None where the
+            pieces are the masks.
+        crops: scores of the masks' crops; None without crops.
     """
 
     masks: Tensor
     index_map: Tensor
+    membership: Tensor | None = None
+    crops: CropScores | None = None
+
+    def score_pieces(self, pooled: Tensor) -> Tensor:
+        """Scores (R, C) of the pieces, out of the pooled scores (N, C) of the masks."""
+        scores = pooled if self.crops is None else self.crops.mix_into(pooled)
+        if self.membership is None:
+            return scores
+        members = self.membership.to(scores)  # (R, N)
+        return members @ scores / members.sum(dim=1, keepdim=True)
 
 
 MaskSource = Callable[[Mapping[str, Any], torch.device], InferenceMasks]
@@ -73,13 +103,15 @@ def build_inference_masks(cfg: CfgNode) -> MaskSource | None:
     node = cfg.MODEL.PIXELCLIP
     choices = (NO_MASKS, GIVEN_MASKS, *MASK_GENERATORS)
     check_choice("MODEL.PIXELCLIP.TEST_MASKS", node.TEST_MASKS, choices)
+    check_choice("MODEL.PIXELCLIP.TEST_MASK_OVERLAP", node.TEST_MASK_OVERLAP, OVERLAPS)
     if node.TEST_MASKS == NO_MASKS:
         return None
     if node.TEST_MASKS == GIVEN_MASKS:
         return take_given_masks
     settings = node.TEST_MASK_MODEL, node.TEST_MASK_WEIGHTS
     generator = build_mask_generator(node.TEST_MASKS, *settings)
-    return GeneratedMasks(generator, tuple(node.MASK_RESOLUTION))
+    averages = node.TEST_MASK_OVERLAP == "mean"
+    return GeneratedMasks(generator, tuple(node.MASK_RESOLUTION), averages)
 
 
 def take_given_masks(inputs: Mapping[str, Any], device: torch.device) -> InferenceMasks:
@@ -109,11 +141,15 @@ class GeneratedMasks:
     Args:
         generator: is loaded for the first image.
         mask_resolution: (Mh, Mw), to which masks are resized for pooling.
+        averages: whether a pixel takes the mean of all masks that have it, or else the smallest.
     """
 
-    def __init__(self, generator: MaskGenerator, mask_resolution: tuple[int, int]) -> None:
+    def __init__(
+        self, generator: MaskGenerator, mask_resolution: tuple[int, int], averages: bool = False
+    ) -> None:
         self.generator = generator
         self.mask_resolution = mask_resolution
+        self.averages = averages
 
     def __call__(self, inputs: Mapping[str, Any], device: torch.device) -> InferenceMasks:
         """Masks of ``inputs["image"]`` (3, H, W) RGB in 0..255, on a device.
@@ -124,13 +160,16 @@ class GeneratedMasks:
         self.generator.load(device)
         image = inputs["image"].permute(1, 2, 0).cpu().numpy()  # (3, H, W) -> (H, W, 3)
         pixels = np.ascontiguousarray(image.round().clip(0, 255), np.uint8)
-        index_map = MaskIndexMap((pixels.shape[0], pixels.shape[1]))
+        size = (pixels.shape[0], pixels.shape[1])
+        division = (MaskOverlaps if self.averages else MaskIndexMap)(size)
         masks = []
         for found in self.generator.generate(pixels):
-            index_map.add(found.mask)
+            division.add(found.mask)
             masks.append(shrink_mask(found.mask, self.mask_resolution))
         stacked = np.array(masks, np.bool_).reshape(-1, *self.mask_resolution)  # also for N = 0
+        index_map, membership = division.divide()
         return InferenceMasks(
             torch.from_numpy(stacked).to(device),
-            torch.from_numpy(index_map.index_map).to(device),
+            torch.from_numpy(index_map).to(device),
+            None if membership is None else torch.from_numpy(membership).to(device),
         )

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from pixelclip.data.masks import torch_nearest
 from pixelclip.modeling.image_encoder import DenseImageEncoder
 from pixelclip.modeling.inference_masks import InferenceMasks, MaskSource, build_inference_masks
+from pixelclip.modeling.mask_features import CropScorer, MaskFeatures, build_crop_scorer
 from pixelclip.modeling.mask_pooling import pooling_weights
 from pixelclip.modeling.text_classifier import TextClassifier
 
@@ -130,12 +131,14 @@ class InferenceViews:
         feature_size: (height, width) on which classes are compared; more of it where a view is
             larger than the resolution.
         masks: gives the masks of an image inside which scores are averaged; None for no masks.
+        crop_scorer: scores the masks of an image by their crops, too; None for no crops.
     """
 
     mode: InferenceMode
     resolution: Size
     feature_size: Size
     masks: MaskSource | None = None
+    crop_scorer: CropScorer | None = None
 
     def score_images(
         self,
@@ -171,10 +174,22 @@ class InferenceViews:
                 [view.region for view in image_views],
                 list(islice(scores, len(image_views))),
                 size,
-                self.masks and self.masks(inputs, image_views[0].pixels.device),
+                self._find_masks(inputs, image, classifier),
             )
-            for inputs, image_views, size in zip(batched_inputs, views, sizes, strict=True)
+            for inputs, image, image_views, size in zip(
+                batched_inputs, images, views, sizes, strict=True
+            )
         ]
+
+    def _find_masks(
+        self, inputs: Mapping[str, Any], image: Tensor, classifier: TextClassifier
+    ) -> InferenceMasks | None:
+        if self.masks is None:
+            return None
+        found = self.masks(inputs, image.device)
+        if self.crop_scorer is None:
+            return found
+        return found._replace(crops=self.crop_scorer(image, found.masks, classifier))
 
     def score(
         self, pixels: Tensor, encoder: DenseImageEncoder, classifier: TextClassifier
@@ -197,11 +212,12 @@ class InferenceViews:
         return scores
 
 
-def build_inference_views(cfg: CfgNode) -> InferenceViews:
+def build_inference_views(cfg: CfgNode, mask_features: MaskFeatures) -> InferenceViews:
     """Build what ``TEST`` and ``MODEL.PIXELCLIP.TEST_*`` say.
 
     Raises:
-        ValueError, ModuleNotFoundError: see :class:`InferenceMode`, :func:`build_inference_masks`.
+        ValueError, ModuleNotFoundError: see :class:`InferenceMode`, :func:`build_inference_masks`
+            and :func:`build_crop_scorer`.
     """
     test, node = cfg.TEST, cfg.MODEL.PIXELCLIP
     return InferenceViews(
@@ -209,6 +225,7 @@ def build_inference_views(cfg: CfgNode) -> InferenceViews:
         tuple(cfg.MODEL.CLIP.RESOLUTION),
         tuple(node.TEST_FEATURE_SIZE),
         build_inference_masks(cfg),
+        build_crop_scorer(cfg, mask_features),
     )
 
 
@@ -277,7 +294,7 @@ def merge_views(
     """Mean score (C, out_h, out_w) of every pixel over the views that show it.
 
     For the arguments see :class:`ScoredImage`; the pixels of a mask get the mean score of the
-    pixels in it.
+    pixels in it, mixed with its crop's, or the mean of several masks.
     """
     merged = scores[0].new_empty((*output_size, len(scores[0])))
     # A GPU does all at once; on a CPU that would need three times the memory of the result.
@@ -286,9 +303,10 @@ def merge_views(
         merged[top:bottom, left:right] = _merge_tile(regions, scores, tile).permute(1, 2, 0)
     if masks is not None:
         pooled = pool_scores(scores, regions, output_size, masks.masks)  # (N, C)
+        pieces = masks.score_pieces(pooled)  # (R, C)
         index_map = _resize_nearest(masks.index_map, output_size)
         for row, indices in zip(merged, index_map, strict=True):  # all at once would hold it twice
-            row[indices >= 0] = pooled[indices[indices >= 0]]
+            row[indices >= 0] = pieces[indices[indices >= 0]]
     return merged.permute(2, 0, 1)  # (out_h, out_w, C) -> (C, out_h, out_w)
 
 
@@ -315,11 +333,11 @@ def find_best_classes(
         best[top:bottom, left:right] = values
     if masks is not None:
         pooled = pool_scores(scores, regions, output_size, masks.masks)  # (N, C)
-        mask_scores, mask_classes = pooled.max(dim=1)
+        piece_scores, piece_classes = masks.score_pieces(pooled).max(dim=1)
         index_map = _resize_nearest(masks.index_map, output_size)
         inside = index_map >= 0
-        labels[inside] = mask_classes[index_map[inside]]
-        best[inside] = mask_scores[index_map[inside]]
+        labels[inside] = piece_classes[index_map[inside]]
+        best[inside] = piece_scores[index_map[inside]]
     return labels, best
 
 

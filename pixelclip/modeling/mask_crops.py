@@ -18,6 +18,7 @@ from pixelclip.data.loader import random_state_from
 from pixelclip.modeling.clip_loader import load_clip
 
 _SMALLEST_SIDE = 12  # of a crop, in pixels of the image
+_CROPS_AT_A_TIME = 256  # in CLIP: more would need more memory without being faster
 
 
 class CropEmbeddings(NamedTuple):
@@ -40,7 +41,6 @@ class MaskCrops:
         padding: side of the square, as a multiple of the bounding box's longer side.
         blur: side of the box filter, as a fraction of the image's shorter side.
         min_area: smallest fraction of the image that a mask with a crop covers.
-        max_per_image: most crops of an image; of more such masks, random ones get one.
     """
 
     architecture: str
@@ -48,7 +48,6 @@ class MaskCrops:
     padding: float = 1.2
     blur: float = 0.26
     min_area: float = 0.01
-    max_per_image: int = 8
 
     @functools.cached_property
     def encoder(self) -> Any:
@@ -59,7 +58,11 @@ class MaskCrops:
 
     @torch.no_grad()
     def __call__(
-        self, images: Sequence[Tensor], masks: Tensor, image_index: Tensor
+        self,
+        images: Sequence[Tensor],
+        masks: Tensor,
+        image_index: Tensor,
+        max_per_image: int | None = None,
     ) -> CropEmbeddings:
         """Embed the crops of a batch's masks.
 
@@ -67,8 +70,9 @@ class MaskCrops:
             images: normalized images (3, H, W) of any sizes.
             masks: (N, Mh, Mw) bool, none of them empty.
             image_index: (N,) int64, the image of each mask, ascending.
+            max_per_image: most crops of an image; None for all.
         """
-        chosen = self._choose(masks, image_index)
+        chosen = self._choose(masks, image_index, max_per_image)
         encoder = self.encoder.to(masks.device)
         size = tuple(encoder.image_size)
         boxes, owners = _bounding_boxes(masks[chosen]), image_index[chosen].tolist()
@@ -77,9 +81,10 @@ class MaskCrops:
         for owner, mask, box in zip(owners, masks[chosen], boxes, strict=True):
             crop = self._cut(images[owner], blurred[owner], mask, box)[None]
             crops.append(F.interpolate(crop, size, mode="bicubic", antialias=True))
-        return CropEmbeddings(encoder(torch.cat(crops)).float(), chosen)
+        batches = torch.cat(crops).split(_CROPS_AT_A_TIME)
+        return CropEmbeddings(torch.cat([encoder(crops) for crops in batches]).float(), chosen)
 
-    def _choose(self, masks: Tensor, image_index: Tensor) -> Tensor:
+    def _choose(self, masks: Tensor, image_index: Tensor, max_per_image: int | None) -> Tensor:
         """Indices (M,) of the masks that get a crop, ascending.
 
         The random choice follows from the masks alone: it is the same on any number of processes.
@@ -93,7 +98,7 @@ class MaskCrops:
             own = candidates[owners == owner]
             generator = torch.Generator().manual_seed(int(areas[own].sum()))
             order = torch.randperm(len(own), generator=generator)
-            chosen.append(own[order[: self.max_per_image]])
+            chosen.append(own[order[:max_per_image]])
         indices = torch.cat(chosen).sort().values if chosen else candidates
         return indices.to(masks.device)
 
@@ -149,11 +154,5 @@ def build_mask_crops(cfg: CfgNode) -> MaskCrops:
             f"MODEL.PIXELCLIP.CROPS has PADDING {node.PADDING}, BLUR {node.BLUR} and MIN_AREA "
             f"{node.MIN_AREA}; expected at least 1, a fraction and a fraction."
         )
-    if node.MAX_PER_IMAGE < 1:
-        raise ValueError(
-            f"MODEL.PIXELCLIP.CROPS.MAX_PER_IMAGE is {node.MAX_PER_IMAGE}; expected at least 1."
-        )
     clip = cfg.MODEL.CLIP
-    return MaskCrops(
-        clip.ARCH, clip.PRETRAINED, node.PADDING, node.BLUR, node.MIN_AREA, node.MAX_PER_IMAGE
-    )
+    return MaskCrops(clip.ARCH, clip.PRETRAINED, node.PADDING, node.BLUR, node.MIN_AREA)

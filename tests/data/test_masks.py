@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pixelclip.data.masks import MaskIndexMap, torch_nearest
+from pixelclip.data.masks import MaskIndexMap, MaskOverlaps, torch_nearest
 from tests.data.sa1b_files import random_masks
 
 
@@ -37,3 +37,29 @@ def test_of_equal_ones_the_first_has_the_pixels():
     index_map.add(np.array([[True, True, False]] * 2))
     index_map.add(np.array([[False, True, True]] * 2))
     assert index_map.index_map.tolist() == [[0, 0, 1]] * 2
+
+
+def test_a_piece_has_the_pixels_of_the_same_masks():
+    masks = random_masks(5, 6, 30, 40).astype(bool)
+    masks[1] = masks[0]
+    masks[:, :4] = False
+    overlaps = MaskOverlaps((30, 40))
+    for mask in masks:
+        overlaps.add(mask)
+    pieces, membership = overlaps.divide()
+    assert membership.dtype == bool
+    assert len(np.unique(membership, axis=0)) == len(membership) == pieces.max() + 1
+    assert (pieces[:4] == -1).all()
+    for row, column in np.ndindex(30, 40):
+        piece, having = pieces[row, column], masks[:, row, column]
+        assert np.array_equal(membership[piece], having) if having.any() else piece == -1
+
+
+@pytest.mark.parametrize("masks", [np.zeros((0, 3, 4), bool), np.ones((2, 3, 4), bool)])
+def test_no_mask_and_no_gap_are_divided_too(masks):
+    overlaps = MaskOverlaps((3, 4))
+    for mask in masks:
+        overlaps.add(mask)
+    pieces, membership = overlaps.divide()
+    assert membership.shape == (min(1, len(masks)), len(masks))
+    assert (pieces == (0 if len(masks) else -1)).all()

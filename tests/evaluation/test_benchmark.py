@@ -398,6 +398,12 @@ def test_bad_settings_are_refused_before_any_image(
         (["TEST.VOCABULARY", "synonyms"], False),
         (["MODEL.CLIP.DENSE_PATH", "naclip"], False),
         (["MODEL.PIXELCLIP.TEST_MASKS", "superpixels"], False),
+        (
+            ["MODEL.PIXELCLIP.TEST_MASKS", "superpixels"]
+            + ["MODEL.PIXELCLIP.TEST_MASK_OVERLAP", "mean"]
+            + ["MODEL.PIXELCLIP.TEST_MASK_FEATURES", "pooled_and_crop"],
+            False,
+        ),
     ],
 )
 def test_published_results_stand_next_to_the_published_protocol_only(

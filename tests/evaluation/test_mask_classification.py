@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from detectron2.evaluation import inference_on_dataset
 from torch import nn
 from torch.nn import functional as F
 
+from pixelclip import PixelCLIP
 from pixelclip.evaluation import (
     MaskClassificationEvaluator,
     MaskClassifier,
@@ -61,6 +64,21 @@ def test_masks_of_no_pixel_and_of_no_image_are_refused(model):
         classify_masks(model, image, masks)
     with pytest.raises(ValueError, match=r"\(40, 56\).*\(N, height, width\)"):
         classify_masks(model, image, masks[0])
+
+
+def test_crops_have_their_say(tiny_config):
+    tiny_config.MODEL.PIXELCLIP.TEST_MASK_FEATURES = "pooled_and_crop"
+    model = PixelCLIP(tiny_config).eval()
+    model.set_vocabulary(CLASS_NAMES)
+    image, masks = random_image(0)
+    similarity = classify_masks(model, image, masks)
+    views, scorer = model.inference_views, model.inference_views.crop_scorer
+    model.inference_views = dataclasses.replace(views, crop_scorer=None)
+    small = F.interpolate(masks[None].float(), (32, 32), mode="nearest")[0] > 0
+    crops = scorer(model.normalize(image), small, model.text_classifier)
+    assert len(crops.scores) == len(masks)
+    expected = crops.mix_into(classify_masks(model, image, masks))
+    torch.testing.assert_close(similarity, expected)
 
 
 def test_no_masks_have_no_classes(model):

@@ -3,12 +3,14 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from pixelclip import PixelCLIP, Predictor
 from pixelclip.data.sa1b_files import FoundMask
 from pixelclip.mask_generation.superpixels import SuperpixelGenerator
 from pixelclip.modeling.inference_masks import (
     MASK_GENERATORS,
+    CropScores,
     GeneratedMasks,
     build_inference_masks,
     take_given_masks,
@@ -40,6 +42,67 @@ def test_generated_masks_own_the_pixels_of_the_smallest(image):
     for row, column in [(3, 4), (40, 20), (30, 48), (20, 16)]:
         having = [index for index, one in enumerate(found) if one.mask[row, column]]
         assert smoothing.index_map[row, column] == having[areas[having].argmin()]
+
+
+def test_a_pixel_takes_the_mean_of_all_masks_that_have_it(image):
+    masks = GeneratedMasks(SuperpixelGenerator(), (32, 32), averages=True)({"image": image}, CPU)
+    found = list(SuperpixelGenerator().generate(image.permute(1, 2, 0).numpy()))
+    pooled = torch.rand(len(found), 5, generator=torch.Generator().manual_seed(0))
+    pieces = masks.score_pieces(pooled)
+    for row, column in [(3, 4), (40, 20), (30, 48), (20, 16)]:
+        having = [index for index, one in enumerate(found) if one.mask[row, column]]
+        scores = pieces[masks.index_map[row, column]]
+        torch.testing.assert_close(scores, pooled[having].mean(dim=0))
+    assert (masks.membership.sum(dim=1) > 1).any()
+
+
+def test_crop_scores_weigh_as_they_are_told():
+    pooled, crops = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[7.0, 1.0]])
+    mixed = CropScores(crops, torch.tensor([1]), weight=0.5).mix_into(pooled)
+    expected = torch.tensor([[1.0, 2.0], [(3 + 3.5) / 1.5, (4 + 0.5) / 1.5]])
+    torch.testing.assert_close(mixed, expected)
+    none = CropScores(crops[:0], torch.zeros(0).long(), weight=0.5)
+    assert torch.equal(none.mix_into(pooled), pooled)
+
+
+@pytest.mark.parametrize("training", ["pooled", "pooled_and_crop"])
+def test_masks_are_scored_by_their_crops_too(tiny_config, image, training):
+    tiny_config.MODEL.PIXELCLIP.MASK_FEATURES = training
+    plain = build(tiny_config)
+    tiny_config.MODEL.PIXELCLIP.TEST_MASK_FEATURES = "pooled_and_crop"
+    tiny_config.MODEL.PIXELCLIP.TEST_MASK_OVERLAP = "mean"
+    tiny_config.MODEL.PIXELCLIP.TEST_CROP_WEIGHT = 3.0
+    model = build(tiny_config)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    inputs = [{"image": image, "height": 96, "width": 128}]
+    scored = model.score_images(inputs)[0]
+    crops = model.inference_views.crop_scorer.crops
+    mask = scored.masks.masks[scored.masks.crops.mask_index[:1]]
+    normalized = (image - model.pixel_mean) / model.pixel_std
+    embedding = F.normalize(crops([normalized], mask, torch.zeros(1).long()).embeddings, dim=-1)
+    if training == "pooled_and_crop":
+        model.mask_features.mean_crop.fill_(0.1)
+        scored = model.score_images(inputs)[0]
+        embedding = embedding - 0.1
+    expected = F.normalize(embedding, dim=-1) @ model.text_classifier.features.T
+    torch.testing.assert_close(scored.masks.crops.scores[:1], expected, atol=1e-5, rtol=1e-4)
+    labels = model.segment_labels(inputs)[0]
+    assert torch.equal(labels, model(inputs)[0]["sem_seg"].argmax(dim=0).to(torch.uint8))
+    assert not torch.equal(labels, plain.segment_labels(inputs)[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("TEST_MASK_FEATURES", "crop", "one of pooled, pooled_and_crop"),
+        ("TEST_MASK_OVERLAP", "largest", "one of smallest, mean"),
+        ("TEST_CROP_WEIGHT", 0.0, "expected a positive number"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tiny_config, key, value, message):
+    tiny_config.MODEL.PIXELCLIP[key] = value
+    with pytest.raises(ValueError, match=message):
+        build(tiny_config)
 
 
 def test_labels_follow_the_masks_in_every_way_to_ask(tiny_config, image):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from pixelclip.modeling import mask_crops
 from pixelclip.modeling.mask_crops import MaskCrops, build_mask_crops
 from tests.conftest import make_tiny_config
 
@@ -30,8 +31,8 @@ def rectangle(top, bottom, left, right, size=32):
     return mask
 
 
-def embed(crops, images, masks, image_index):
-    return crops(images, torch.stack(masks), torch.tensor(image_index))
+def embed(crops, images, masks, image_index, max_per_image=None):
+    return crops(images, torch.stack(masks), torch.tensor(image_index), max_per_image)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (96, 48)])
@@ -76,13 +77,24 @@ def test_small_masks_have_no_crop():
 def test_random_masks_of_an_image_with_many_get_a_crop_whatever_the_batch():
     masks = [rectangle(row, row + 6, 4, 14) for row in range(20)]
     images = [torch.rand(3, 32, 32) for _ in range(2)]
-    crops = make_crops(max_per_image=5)
-    alone = embed(crops, images[:1], masks, [0] * 20).mask_index
+    crops = make_crops()
+    assert len(embed(crops, images[:1], masks, [0] * 20).mask_index) == 20
+    alone = embed(crops, images[:1], masks, [0] * 20, 5).mask_index
     assert len(alone) == 5
     assert alone.tolist() != [0, 1, 2, 3, 4]
     others = [rectangle(4, 14, row, row + 6) for row in range(3)]
-    together = embed(crops, images, others + masks, [0] * 3 + [1] * 20).mask_index
+    together = embed(crops, images, others + masks, [0] * 3 + [1] * 20, 5).mask_index
     assert together.tolist() == [0, 1, 2, *(alone + 3).tolist()]
+
+
+def test_many_crops_are_embedded_a_part_at_a_time(monkeypatch):
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    masks = [rectangle(row, row + 6, 4, 14) for row in range(20)]
+    together = embed(make_crops(), [image], masks, [0] * 20)
+    monkeypatch.setattr(mask_crops, "_CROPS_AT_A_TIME", 3)
+    crops = make_crops()
+    assert torch.equal(embed(crops, [image], masks, [0] * 20).embeddings, together.embeddings)
+    assert len(crops.encoder.crops) == 2, "the last part"
 
 
 @pytest.mark.parametrize("kind", ["vit", "convnext"])
@@ -100,7 +112,7 @@ def test_clip_embeds_crops_as_whole_images(kind, request):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("PADDING", 0.5), ("BLUR", 0.0), ("BLUR", 1.0), ("MIN_AREA", 1.0), ("MAX_PER_IMAGE", 0)],
+    [("PADDING", 0.5), ("BLUR", 0.0), ("BLUR", 1.0), ("MIN_AREA", 1.0)],
 )
 def test_values_that_make_no_sense_are_refused(key, value, tiny_vit_json):
     cfg = make_tiny_config(tiny_vit_json)

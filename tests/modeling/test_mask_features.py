@@ -9,7 +9,7 @@ from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.checkpoint.conversion import convert_checkpoint
 from pixelclip.modeling.dense_paths import DENSE_PATHS
 from pixelclip.modeling.mask_crops import CropEmbeddings
-from pixelclip.modeling.mask_features import MaskFeatures
+from pixelclip.modeling.mask_features import MaskFeatures, find_containers
 from pixelclip.modeling.mask_pooling import pool_masks
 from tests.conftest import make_batch
 
@@ -22,7 +22,7 @@ def make_inputs(count=5):
 
 
 def with_crops(embeddings, indices):
-    def crops(images, masks, image_index):
+    def crops(images, masks, image_index, max_per_image=None):
         return CropEmbeddings(embeddings, torch.tensor(indices, dtype=torch.int64))
 
     return MaskFeatures(crops, embeddings.shape[1])
@@ -103,3 +103,41 @@ def test_a_model_with_crops_trains_and_its_files_fit_others(tiny_config_of_each,
     for layout in ("published", "inference"):
         convert_checkpoint(tmp_path / "plus.pth", tmp_path / "other.pth", layout)
         PixelCLIPCheckpointer(plain.eval()).load(str(tmp_path / "other.pth"))
+
+
+def test_an_image_must_have_a_crop(tiny_config):
+    tiny_config.MODEL.PIXELCLIP.CROPS.MAX_PER_IMAGE = 0
+    with pytest.raises(ValueError, match="MAX_PER_IMAGE is 0; expected at least 1"):
+        PixelCLIP(tiny_config)
+
+
+def squares(*bounds, size=20):
+    """Masks of rows and columns top to bottom and left to right."""
+    masks = torch.zeros(len(bounds), size, size, dtype=torch.bool)
+    for mask, (top, bottom, left, right) in zip(masks, bounds, strict=True):
+        mask[top:bottom, left:right] = True
+    return masks
+
+
+def test_a_part_has_the_smallest_whole_of_its_image():
+    part, whole, larger = (2, 4, 2, 4), (1, 5, 1, 5), (0, 8, 0, 8)
+    border, fills, nearly_same = (4, 6, 2, 4), (0, 20, 0, 19), (0, 8, 0, 7)
+    masks = squares(larger, part, whole, fills, border, nearly_same, part, part, larger)
+    image_index = torch.tensor([0, 0, 0, 0, 0, 0, 1, 3, 3])
+    found = find_containers(masks, image_index).tolist()
+    assert found == [-1, 2, 5, -1, 5, 0, -1, 8, -1]
+    assert find_containers(masks[:0], image_index[:0]).tolist() == []
+
+
+def test_containers_add_their_features():
+    features, _, _, images = make_inputs()
+    masks, image_index = squares((0, 2, 0, 2), (0, 8, 0, 8), (4, 9, 9, 14)), torch.tensor([0, 0, 1])
+    own = F.normalize(pool_masks(features, masks, image_index), dim=-1)
+    found = MaskFeatures(container_weight=2.0)(features, masks, image_index, images)
+    torch.testing.assert_close(found, torch.stack([own[0] + 2 * own[1], own[1], own[2]]))
+
+
+def test_a_containers_weight_is_not_negative(tiny_config):
+    tiny_config.MODEL.PIXELCLIP.CONTAINER_WEIGHT = -1.0
+    with pytest.raises(ValueError, match="CONTAINER_WEIGHT is -1.0; expected at least 0"):
+        PixelCLIP(tiny_config)
