@@ -15,9 +15,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--config-file", default="configs/demo/toy.yaml", help="of the training (%(default)s)"
-    )
-    parser.add_argument(
         "--output", type=Path, default=Path("output/demo"), help="folder (%(default)s)"
     )
     parser.add_argument("--fresh", action="store_true", help="start again instead of resuming")
@@ -29,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if not os.environ.get("DETECTRON2_DATASETS"):
         os.environ["DETECTRON2_DATASETS"] = str(options.output / "datasets")
-    report, existed = run_demo(options.config_file, options.output, options.opts, options.fresh)
+    report, existed = run_demo(options.output, options.opts, options.fresh)
     if existed:
         print("The demo was finished before; --fresh runs it again.")
     print(describe_demo(report))

@@ -19,13 +19,17 @@ from tqdm import tqdm
 
 from pixelclip.config import check_choice
 from pixelclip.meta_arch import PixelCLIP
-from pixelclip.modeling.kmeans import kmeans
+from pixelclip.modeling.kmeans import best_kmeans
 from pixelclip.utils.distributed import all_gather_uneven
 
 logger = logging.getLogger(__name__)
 
 PROMPT_INITIALIZATIONS = ("random", "kmeans")
 
+# Smaller masks, as fractions of the image, show too little to say which clusters there are.
+_MIN_AREA = 0.01
+# The clusters are the tightest of ten clusterings.
+_STARTS = 10
 # The fit: 100 steps of Adam on the cross entropy of scaled cosines.
 _STEPS, _MASKS_PER_STEP, _RATE, _SCALE = 100, 1024, 0.02, 100.0
 # Without masks in so many batches, there is nothing to cluster.
@@ -90,6 +94,8 @@ def collect_mask_features(
 ) -> Tensor:
     """Unit features (N, d) float32 of the first masks of all processes, at least ``num_masks``.
 
+    Masks of less than 1% of the image are left out.
+
     Raises:
         ValueError: a thousand batches have not even one mask.
     """
@@ -98,7 +104,9 @@ def collect_mask_features(
     is_quiet = not comm.is_main_process()
     with tqdm(total=num_masks, desc="masks for prompts", unit="mask", disable=is_quiet) as progress:
         for batch in itertools.islice(batches, _MOST_BATCHES):
-            own = model.encode_masks(batch).features
+            encoded = model.encode_masks(batch)
+            areas = encoded.masks.flatten(1).float().mean(dim=1)  # (n, Mh*Mw) averaged to (n,)
+            own = encoded.features[areas >= _MIN_AREA]
             count = torch.zeros((), dtype=torch.int64, device=own.device)  # not used
             rows = all_gather_uneven(own, count).rows
             collected.append(F.normalize(rows.float(), dim=-1))
@@ -113,13 +121,16 @@ def collect_mask_features(
 
 
 def fit_prompts(model: PixelCLIP, features: Tensor, seed: int) -> float:
-    """Fit the class prompts to a k-means clustering of unit features (N, d).
+    """Fit the class prompts to a k-means clustering of unit features (N, d), centered for it.
 
     Returns:
         The share of the features that are nearest to their own cluster's prompt.
     """
     prompts: Any = model.class_prompts
-    clusters = kmeans(features[None], len(prompts.tokens), [seed % 2**31]).assignment[0]  # (N,)
+    # How far a mask is from the mean of all says little; in which direction, what it shows.
+    centered = F.normalize(features - features.mean(dim=0), dim=-1)
+    seeds = [(seed + start) % 2**31 for start in range(_STARTS)]
+    clusters = best_kmeans(centered, len(prompts.tokens), seeds)  # (N,)
     optimizer = torch.optim.Adam([prompts.tokens], lr=_RATE)
     generator = torch.Generator().manual_seed(seed % 2**31)
     for _ in range(_STEPS):

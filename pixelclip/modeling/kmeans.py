@@ -57,6 +57,23 @@ def kmeans(
     return Clustering(assignment, centers + mean)
 
 
+@torch.no_grad()
+def best_kmeans(features: Tensor, num_clusters: int, seeds: Sequence[int]) -> Tensor:
+    """Assignment (N,) int64 of the tightest of several clusterings of the same features (N, d).
+
+    That is the one with the smallest sum of squared distances to the centers. From a single start,
+    two groups of features may end up in one cluster, and a third in two.
+    """
+    best, smallest = None, torch.inf
+    for seed in seeds:
+        ((assignment,), (centers,)) = kmeans(features[None], num_clusters, [seed])
+        total = float((features - centers[assignment]).square().sum())
+        if best is None or total < smallest:
+            best, smallest = assignment, total
+    assert best is not None
+    return best
+
+
 def _choose_centers(features: Tensor, num_clusters: int, seeds: Sequence[int]) -> Tensor:
     """First centers (B, k, d): features drawn by their squared distance from those before.
 

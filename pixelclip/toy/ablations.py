@@ -16,6 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
+from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.engine import Trainer
 from pixelclip.engine.setup import load_config
 from pixelclip.toy.datasets import write_clip_masks
@@ -26,31 +27,44 @@ from pixelclip.utils.atomic_write import write_text
 REPORTED_ON = "toy_scenes_test"
 PAPER_SETTING = "paper setting"
 _TRAINING_FREE = "Training-free"
+_WEIGHTS = "model_final.pth"
 
 Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A training that differs from the paper setting, or a training-free method."""
+    """A training that differs from the paper setting, its evaluation, or a training-free method."""
 
     group: str  # heading in the table
     name: str  # row in the table
     overrides: str = ""  # config keys and values, separated by blanks
     paper: str = ""  # "worse" where the paper found it worse, "" where it has no such result
+    base: "Variant | None" = None  # whose weights are evaluated with these overrides, too
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is something to train."""
-        return self.group != _TRAINING_FREE
+        """Whether the result depends on a training."""
+        return self.base.is_trained if self.base else self.group != _TRAINING_FREE
+
+    def options(self) -> list[str]:
+        """Config keys and values, alternating."""
+        return [*(self.base.options() if self.base else ()), *self.overrides.split()]
 
 
 _PATH, _MODEL = "MODEL.CLIP.DENSE_PATH", "MODEL.PIXELCLIP"
 _COMPONENTS, _TEACHER, _CLUSTERS = "Components", "Teacher", "Number of clusters k"
 _TEMPLATES = "Prompt templates (training / inference)"
-_BEYOND = "Beyond the paper"
+_ALONE, _TOGETHER = "Beyond the paper: each alone", "Beyond the paper: together"
 _CROPS = f"{_MODEL}.MASK_FEATURES pooled_and_crop {_MODEL}.CROPS.MAX_PER_IMAGE 60"
+_CONTAINERS = f"{_MODEL}.CONTAINER_WEIGHT 2.0"
 _WARM = f"{_MODEL}.PROMPT_INITIALIZATION kmeans"
+_FIXED = "SOLVER.PROMPT_MULTIPLIER 0.0"
+_QUEUE = f"{_MODEL}.QUEUE_SIZE 512"
+_PLUS = f"{_CROPS} {_CONTAINERS} {_WARM} {_FIXED}"  # as in configs/demo/toy_plus.yaml
+_SUPERPIXELS, _REGIONS = f"{_MODEL}.TEST_MASKS superpixels", f"{_MODEL}.TEST_MASKS given"
+_MEAN = f"{_MODEL}.TEST_MASK_OVERLAP mean"
+_CROPS_AT_TEST = f"{_MODEL}.TEST_MASK_FEATURES pooled_and_crop"
 _EIGHT_AT_TEST = f"{_MODEL}.TEST_TEMPLATES imagenet_select"
 
 VARIANTS: tuple[Variant, ...] = (
@@ -79,16 +93,37 @@ VARIANTS: tuple[Variant, ...] = (
             f"{_MODEL}.NUM_CLUSTERS 48 SOLVER.IMS_PER_BATCH 16"),
     Variant("Masks", "k-means of the toy CLIP's own features, like the paper's DINO masks",
             "DATASETS.TRAIN ('toy_scenes_clip_masks_train',)", "worse"),
-    Variant(_BEYOND, "mask features: value path", f"{_MODEL}.MASK_FEATURES pooled_value_path"),
-    Variant(_BEYOND, "mask features: value path and crops", _CROPS),
-    Variant(_BEYOND, "warm start", _WARM),
-    Variant(_BEYOND, "queue of 512 masks", f"{_MODEL}.QUEUE_SIZE 512"),
-    Variant(_BEYOND, "crops and warm start", f"{_CROPS} {_WARM}"),
-    Variant(_BEYOND, "crops, warm start and queue", f"{_CROPS} {_WARM} {_MODEL}.QUEUE_SIZE 512"),
+    Variant(_ALONE, "value path", f"{_MODEL}.MASK_FEATURES pooled_value_path"),
+    Variant(_ALONE, "value path and crops", _CROPS),
+    Variant(_ALONE, "containers", _CONTAINERS),
+    Variant(_ALONE, "warm start", _WARM),
+    Variant(_ALONE, "queue of 512 masks", _QUEUE),
+    Variant(_TOGETHER, "plus", _PLUS),
+    Variant(_TOGETHER, "plus without crops", f"{_CONTAINERS} {_WARM} {_FIXED}"),
+    Variant(_TOGETHER, "plus without containers", f"{_CROPS} {_WARM} {_FIXED}"),
+    Variant(_TOGETHER, "plus with prompts that go on learning", f"{_CROPS} {_CONTAINERS} {_WARM}"),
+    Variant(_TOGETHER, "plus and queue of 512 masks", f"{_PLUS} {_QUEUE}"),
+    Variant(_TOGETHER, "plus without Sinkhorn", f"{_PLUS} {_MODEL}.ASSIGNMENT argmax"),
+    Variant(_TOGETHER, "crops and containers, no clustering",
+            f"{_CROPS} {_CONTAINERS} {_MODEL}.ASSIGNMENT none"),
     Variant(_TEMPLATES, "one / eight", _EIGHT_AT_TEST),
     Variant(_TEMPLATES, "eight / eight",
             f"{_MODEL}.PROMPT_ENSEMBLE imagenet_select {_EIGHT_AT_TEST}"),
 )  # fmt: skip
+
+# The same weights, with masks at inference.
+VARIANTS += tuple(
+    Variant("Masks at inference", f"{base.name}, {name}", overrides, base=base)
+    for base in VARIANTS
+    if base.name in ("NACLIP", PAPER_SETTING, "plus")
+    for name, overrides in (
+        ("superpixels", _SUPERPIXELS),
+        ("mean of superpixels", f"{_SUPERPIXELS} {_MEAN}"),
+        ("mean of superpixels with crops", f"{_SUPERPIXELS} {_MEAN} {_CROPS_AT_TEST}"),
+        ("true regions", _REGIONS),
+        ("true regions with crops", f"{_REGIONS} {_CROPS_AT_TEST}"),
+    )
+)
 
 
 def toy_config(overrides: Sequence[str], dataset: str, output: Path, seed: int) -> CfgNode:
@@ -128,7 +163,7 @@ def reproduce_ablations(
             options.
     """
     for variant in variants:
-        toy_config((*options, *variant.overrides.split()), dataset, output, seeds[0])
+        toy_config((*options, *variant.options()), dataset, output, seeds[0])
     _check_options(output / dataset, list(options))
     runs = [(v, seed) for seed in seeds for v in variants if v.is_trained or seed == seeds[0]]
     results: dict[str, list[Metrics]] = {}
@@ -162,31 +197,42 @@ def run_variant(
     Returns:
         IoU in percent: ``mIoU`` over all classes, ``stuff`` and ``things``.
     """
-    words = "".join(c if c.isalnum() else " " for c in variant.name).split()
-    folder = output / "_".join(words) / f"seed_{seed}"
+    overrides = [*options, *variant.options()]
+    if variant.base and variant.is_trained:
+        run_variant(variant.base, seed, output, dataset, options)
+        overrides += ["MODEL.WEIGHTS", str(_folder(variant.base, seed, output) / _WEIGHTS)]
+    folder = _folder(variant, seed, output)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         # Where another process makes this run, wait, and take its result.
         fcntl.flock(lock, fcntl.LOCK_EX)
         stored = folder / "metrics.json"
         if not stored.exists():
-            cfg = toy_config((*options, *variant.overrides.split()), dataset, folder, seed)
-            write_text(stored, json.dumps(_run(cfg, variant.is_trained)))
+            cfg = toy_config(overrides, dataset, folder, seed)
+            trains = variant.is_trained and variant.base is None
+            write_text(stored, json.dumps(_run(cfg, trains)))
         metrics: Metrics = json.loads(stored.read_text())
     return metrics
 
 
-def _run(cfg: CfgNode, is_trained: bool) -> Metrics:
+def _folder(variant: Variant, seed: int, output: Path) -> Path:
+    words = "".join(c if c.isalnum() else " " for c in variant.name).split()
+    return output / "_".join(words) / f"seed_{seed}"
+
+
+def _run(cfg: CfgNode, trains: bool) -> Metrics:
     if "toy_scenes_clip_masks_train" in cfg.DATASETS.TRAIN:
         write_clip_masks(cfg)
     # Prompts and decoder start from random values.
     seed_all_rng(cfg.SEED)
-    return summarize(_measure(cfg, is_trained))
+    return summarize(_measure(cfg, trains))
 
 
-def _measure(cfg: CfgNode, is_trained: bool) -> Mapping[str, Any]:
-    if not is_trained:
-        return Trainer.test(cfg, Trainer.build_model(cfg))
+def _measure(cfg: CfgNode, trains: bool) -> Mapping[str, Any]:
+    if not trains:
+        model = Trainer.build_model(cfg)
+        PixelCLIPCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        return Trainer.test(cfg, model)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)
     trainer.train()

@@ -1,4 +1,4 @@
-"""The demo: evaluate the tiny CLIP, train PixelCLIP with masks only, evaluate it again.
+"""The demo: evaluate the tiny CLIP, train PixelCLIP with masks only, as published and beyond.
 
 Everything goes through the ordinary model, mapper, trainer and evaluator. What is finished is on
 disk, so that an interrupted demo resumes.
@@ -19,6 +19,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
+from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.data.datasets.sem_seg_benchmark import datasets_root
 from pixelclip.engine import Trainer
 from pixelclip.engine.hooks import ProgressBar
@@ -27,17 +28,30 @@ from pixelclip.evaluation.benchmark import dataset_vocabulary
 from pixelclip.evaluation.result_cache import hash_weights
 from pixelclip.meta_arch import PixelCLIP
 from pixelclip.toy.datasets import write_scenes
-from pixelclip.toy.report import AFTER, METHODS, TEST_SET, Evaluation, write_demo_report
+from pixelclip.toy.report import (
+    AFTER,
+    BASELINES,
+    PLUS,
+    PLUS_MASKS,
+    TEST_SET,
+    Evaluation,
+    write_demo_report,
+)
 from pixelclip.utils.atomic_write import write_text
 
+_CONFIG_FILE, _PLUS_CONFIG_FILE = "configs/demo/toy.yaml", "configs/demo/toy_plus.yaml"
+_TRAINING, _PLUS_TRAINING = "training", "training_plus"
 _STATE, _LAST_FILE = "demo.json", "report.html"
 # What --fresh removes, the state last: while it exists, the rest belongs to a demo.
-_MADE_BY_DEMO = (_LAST_FILE, "report.md", "evaluation", "training", "figures", "log.txt", _STATE)
+_MADE_BY_DEMO = (
+    *(_LAST_FILE, "report.md", "evaluation", _TRAINING, _PLUS_TRAINING, "figures", "log.txt"),
+    _STATE,
+)
 _LOGGERS = ("detectron2", "fvcore", "pixelclip", "py.warnings")
 
 
 def run_demo(
-    config_file: str, output: Path, overrides: Sequence[str] = (), fresh: bool = False
+    output: Path, overrides: Sequence[str] = (), fresh: bool = False
 ) -> tuple[Path, bool]:
     """Run the demo, or what is left of it.
 
@@ -45,6 +59,7 @@ def run_demo(
 
     Args:
         output: folder of ``report.html``, ``report.md``, ``log.txt`` and everything else.
+        overrides: config keys and values, alternating, for both trainings.
         fresh: remove what an earlier demo has left in the output folder.
 
     Returns:
@@ -55,16 +70,16 @@ def run_demo(
         ValueError: the config cannot run, or the output folder holds something other than a demo
             of these settings.
     """
-    cfg = load_config(config_file, overrides)
-    cfg.DATASETS.TEST = (TEST_SET,)
+    cfg, plus = (load_config(file, overrides) for file in (_CONFIG_FILE, _PLUS_CONFIG_FILE))
+    cfg.DATASETS.TEST = plus.DATASETS.TEST = (TEST_SET,)
     with _redirect_logs(logging.StreamHandler(), logging.ERROR):
-        settings = _hash_settings(cfg)
+        settings = _hash_settings(cfg, plus)
     with open_demo_folder(output, settings, fresh) as folder:
         was_finished = folder.is_finished
         if not was_finished:
             handler = logging.FileHandler(output / "log.txt")
             with contextlib.closing(handler), _redirect_logs(handler, logging.INFO):
-                _run_stages(cfg, folder)
+                _run_stages(cfg, plus, folder)
     return output / _LAST_FILE, was_finished
 
 
@@ -146,30 +161,41 @@ def open_demo_folder(path: Path, settings: str, fresh: bool = False) -> Iterator
         yield DemoFolder(path, settings)
 
 
-def _run_stages(cfg: CfgNode, folder: DemoFolder) -> None:
+def _run_stages(cfg: CfgNode, plus: CfgNode, folder: DemoFolder) -> None:
     with folder.timed("drawing the scenes"):
         written, _ = write_scenes(datasets_root(), os.cpu_count() or 1)
         logging.getLogger(__name__).info("%d scenes drawn", written)
     with folder.timed("evaluations before"):
-        before = [path for path in METHODS if path != AFTER]
-        evaluations = [_evaluate(cfg, folder.path, path) for path in before]
+        paths = [_with(cfg, "MODEL.CLIP.DENSE_PATH", path) for path in BASELINES]
+        evaluations = [_evaluate(c, folder.path, c.MODEL.CLIP.DENSE_PATH) for c in paths]
     with folder.timed("training"):
-        model = _train(cfg, folder.path)
+        model = _train(cfg, folder.path / _TRAINING)
     with folder.timed("evaluation after"):
         evaluations.append(_evaluate(cfg, folder.path, AFTER, model))
+    with folder.timed("training beyond the paper"):
+        model = _train(plus, folder.path / _PLUS_TRAINING)
+    with folder.timed("evaluations beyond the paper"):
+        evaluations.append(_evaluate(plus, folder.path, PLUS, model))
+        weights = str(folder.path / _PLUS_TRAINING / "model_final.pth")
+        masks = _with(plus, "MODEL.PIXELCLIP.TEST_MASKS", "superpixels", "MODEL.WEIGHTS", weights)
+        evaluations.append(_evaluate(masks, folder.path, PLUS_MASKS))
     with folder.timed("report"):
         write_demo_report(cfg, folder.path, folder.seconds, evaluations)
+
+
+def _with(cfg: CfgNode, *overrides: str) -> CfgNode:
+    """A copy with other values."""
+    cfg = cfg.clone()
+    cfg.merge_from_list(overrides)
+    return cfg
 
 
 def _evaluate(
     cfg: CfgNode, output: Path, method: str, model: PixelCLIP | None = None
 ) -> Evaluation:
-    """Evaluate on the test scenes, or take the stored result; by default the untrained model."""
-    cfg = cfg.clone()
-    cfg.OUTPUT_DIR = str(output / "evaluation" / method)
-    if model is None:
-        cfg.MODEL.CLIP.DENSE_PATH = method
-        model = _build_model(cfg)
+    """Evaluate on the test scenes, or take the stored result; by default the config's weights."""
+    cfg = _with(cfg, "OUTPUT_DIR", str(output / "evaluation" / method))
+    model = _build_model(cfg) if model is None else model
     metrics = Trainer.test(cfg, model.eval())["sem_seg"]
     # With a stored result the model has no vocabulary yet, which the report's figure needs.
     model.set_vocabulary(**dataset_vocabulary(TEST_SET))
@@ -179,15 +205,16 @@ def _evaluate(
 def _build_model(cfg: CfgNode) -> PixelCLIP:
     # The class prompts start from random values; the same ones make a stored result usable again.
     seed_all_rng(cfg.SEED)
-    return Trainer.build_model(cfg)
+    model = Trainer.build_model(cfg)
+    PixelCLIPCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model
 
 
 def _train(cfg: CfgNode, output: Path) -> PixelCLIP:
     """Train, or resume from the last checkpoint, or load the end of a finished training."""
-    cfg = cfg.clone()
-    cfg.OUTPUT_DIR = str(output / "training")
+    cfg = _with(cfg, "OUTPUT_DIR", str(output))
     cfg.DATASETS.TEST = ()  # the evaluation is a stage of its own
-    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    output.mkdir(exist_ok=True)
     seed_all_rng(cfg.SEED)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)
@@ -197,11 +224,10 @@ def _train(cfg: CfgNode, output: Path) -> PixelCLIP:
     return trainer.model
 
 
-def _hash_settings(cfg: CfgNode) -> str:
-    """Hash of the config and of the weights that the demo starts from."""
-    cfg = cfg.clone()
-    cfg.OUTPUT_DIR = ""
-    return hashlib.sha256(f"{cfg.dump()}{hash_weights(_build_model(cfg))}".encode()).hexdigest()
+def _hash_settings(cfg: CfgNode, plus: CfgNode) -> str:
+    """Hash of the configs and of the weights that the demo starts from."""
+    texts = [_with(one, "OUTPUT_DIR", "").dump() for one in (cfg, plus)]
+    return hashlib.sha256(f"{texts}{hash_weights(_build_model(cfg))}".encode()).hexdigest()
 
 
 @contextlib.contextmanager

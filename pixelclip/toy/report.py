@@ -32,10 +32,15 @@ from pixelclip.utils import visualization
 from pixelclip.utils.atomic_write import write_text
 
 TEST_SET = "toy_scenes_test"
-AFTER = "after"
-# Dense paths of the pretrained CLIP, and the trained model, with their names in the report.
-METHODS = {path: BASELINE_NAMES[path] for path in ("plain", "maskclip", "naclip")}
-METHODS[AFTER] = "PixelCLIP"
+AFTER, PLUS, PLUS_MASKS = "after", "plus", "plus_masks"
+# Dense paths of the pretrained CLIP, and trained models, with their names in the report.
+BASELINES = {path: BASELINE_NAMES[path] for path in ("plain", "maskclip", "naclip")}
+METHODS = {
+    **BASELINES,
+    AFTER: "PixelCLIP",
+    PLUS: "PixelCLIP plus",
+    PLUS_MASKS: "the same with masks",
+}
 
 _SCENES_SHOWN = 3
 _BATCHES_CLUSTERED = 25
@@ -62,11 +67,12 @@ def write_demo_report(
         cfg: the demo's config.
         output: folder of the demo; its training lies in ``training/``.
         seconds: duration of each stage.
-        evaluations: CLIP's, those of the other baselines, then PixelCLIP's.
+        evaluations: of all methods, in their order.
     """
-    best = max(evaluations[:-1], key=lambda evaluation: evaluation.metrics["mIoU"])
+    baselines, (after, _, with_masks) = evaluations[: len(BASELINES)], evaluations[len(BASELINES) :]
+    best = max(baselines, key=lambda evaluation: evaluation.metrics["mIoU"])
     (output / "figures").mkdir(exist_ok=True)
-    shown = [one for one in evaluations if one in (evaluations[0], best, evaluations[-1])]
+    shown = [one for one in evaluations if one in (evaluations[0], best, after, with_masks)]
     draw_scenes(cfg, shown, output / "figures" / "scenes.png")
     entries = visualization.read_iteration_log(output / "training" / "iterations.jsonl")
     curve = visualization.draw_training_curve(entries)
@@ -79,9 +85,9 @@ def write_demo_report(
         num_scenes=len(DatasetCatalog.get(TEST_SET)),
         best_method=METHODS[best.method],
         results=_result_table(evaluations),
-        meaning=describe_gain({METHODS[e.method]: e.metrics["mIoU"] for e in evaluations}),
+        meaning=describe_gain({METHODS[e.method]: e.metrics["mIoU"] for e in (*baselines, after)}),
         classes=_class_table(evaluations, best),
-        prompts=_prompt_table(cfg, evaluations[-1].model),
+        prompts=_prompt_table(cfg, after.model),
         num_batches=_BATCHES_CLUSTERED,
         num_skipped=int(entries[-1].get("skipped_records", 0)),
         times=tabulate(times.items(), ["stage", "seconds"], "pipe", floatfmt=".0f"),
@@ -187,10 +193,10 @@ def _class_table(evaluations: Sequence[Evaluation], best: Evaluation) -> str:
     rows = []
     for name in CLASS_NAMES:
         ious = [evaluation.metrics[f"IoU-{name}"] for evaluation in evaluations]
-        gain = ious[-1] - best.metrics[f"IoU-{name}"]
+        gain = ious[list(METHODS).index(AFTER)] - best.metrics[f"IoU-{name}"]
         kind = "stuff" if name in STUFF_NAMES else "thing"
         rows.append([name, kind, *ious, gain])
-    headings = ["IoU in percent", "kind", *METHODS.values(), "gain"]
+    headings = ["IoU in percent", "kind", *METHODS.values(), "gain of PixelCLIP"]
     formats = ["", "", *[".1f"] * len(evaluations), "+.1f"]
     return tabulate(rows, headings, "pipe", floatfmt=formats)
 

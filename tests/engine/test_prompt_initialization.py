@@ -5,13 +5,14 @@ import json
 import pytest
 import torch
 
-from pixelclip.engine import Trainer
+from pixelclip.engine import Trainer, prompt_initialization
 from pixelclip.engine.prompt_initialization import (
     InitializePrompts,
     collect_mask_features,
     fit_prompts,
 )
 from pixelclip.meta_arch import PixelCLIP
+from pixelclip.modeling.kmeans import best_kmeans
 from tests.conftest import make_batch
 from tests.reliability import small_training
 from tests.reliability.test_processes import run_group
@@ -49,6 +50,28 @@ def test_prompts_are_fitted_to_the_clusters(model):
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_masks_are_clustered_by_their_direction_from_the_mean(model, monkeypatch):
+    found = []
+
+    def record(*arguments):
+        found.append(best_kmeans(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(prompt_initialization, "best_kmeans", record)
+    count = len(model.class_prompts.tokens)
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.linalg.qr(torch.randn(24, 24, generator=generator)).Q
+    radii = torch.rand(40, generator=generator) * 0.5 + 0.02  # clusters of their own, if plain
+    deviations = radii[:, None, None] * directions[None, :count]  # (40, K, 24)
+    deviations = deviations - deviations.mean(dim=(0, 1))
+    features = torch.nn.functional.normalize((deviations + directions[-1]).flatten(0, 1), dim=-1)
+    fit_prompts(model, features, seed=3)
+    clusters = found[0].view(40, count)  # (40*K,) -> (40, K)
+    largest = [torch.bincount(column).max().item() for column in clusters.T]
+    assert min(largest) > 30, "masks of a direction share a cluster"
+    assert len(clusters.mode(dim=0).values.unique()) == count
+
+
 def test_the_same_seed_gives_the_same_prompts(model):
     features = groups_of_features(model)
     start = model.class_prompts.tokens.detach().clone()
@@ -68,6 +91,10 @@ def test_features_are_those_of_the_first_masks(model):
     expected = torch.nn.functional.normalize(torch.cat(expected), dim=-1)
     torch.testing.assert_close(features, expected)
     assert model.teacher.training
+    small = torch.zeros(32, 32, dtype=torch.bool)
+    small[:2, :5] = True  # 10 of 1024 pixels
+    batches[0][0]["masks"][0] = small
+    torch.testing.assert_close(collect_mask_features(model, batches, 11), expected[1:])
     with pytest.raises(ValueError, match="no mask to cluster"):
         collect_mask_features(model, [make_batch(masks_per_image=0)] * 1000, 12)
 

@@ -5,7 +5,7 @@ import torch
 from scipy.cluster.vq import kmeans2
 
 from pixelclip.modeling import kmeans as kmeans_module
-from pixelclip.modeling.kmeans import kmeans
+from pixelclip.modeling.kmeans import best_kmeans, kmeans
 
 
 def random_features(sets=3, count=60, channels=5, seed=0):
@@ -103,3 +103,14 @@ def test_no_sets_give_none():
     assignment, centers = kmeans(torch.zeros(0, 4, 3), 2, [])
     assert assignment.shape == (0, 4)
     assert centers.shape == (0, 2, 3)
+
+
+def test_the_tightest_clustering_wins():
+    (features,) = random_features(sets=1).double()
+    seeds = list(range(8))
+    found = best_kmeans(features, 7, seeds)
+    each = [kmeans(features[None], 7, [seed]) for seed in seeds]
+    totals = [(features - c[0][a[0]]).square().sum().item() for a, c in each]
+    assert min(totals) < 0.99 * max(totals)
+    assert torch.equal(found, each[totals.index(min(totals))].assignment[0])
+    assert torch.equal(found, best_kmeans(features, 7, seeds[::-1]))

@@ -8,10 +8,6 @@ import demo
 import pytest
 from cli import run
 
-from pixelclip.utils.installation import find_config
-
-CONFIG = "configs/demo/toy.yaml"
-
 
 @pytest.fixture
 def calls(monkeypatch):
@@ -20,7 +16,7 @@ def calls(monkeypatch):
 
     def run(*arguments):
         made.append(arguments)
-        return Path(arguments[1]) / "report.html", len(made) > 1
+        return Path(arguments[0]) / "report.html", len(made) > 1
 
     monkeypatch.setattr("pixelclip.toy.demo.run_demo", run)
     monkeypatch.setattr("pixelclip.toy.report.describe_demo", lambda report: f"Results of {report}")
@@ -29,11 +25,11 @@ def calls(monkeypatch):
 
 def test_it_ends_with_the_results(calls, capsys):
     assert demo.main(["--output", "here", "--opts", "SOLVER.MAX_ITER", "3"]) == 0
-    assert calls == [(CONFIG, Path("here"), ["SOLVER.MAX_ITER", "3"], False)]
+    assert calls == [(Path("here"), ["SOLVER.MAX_ITER", "3"], False)]
     printed = capsys.readouterr().out
     assert printed == "Results of here/report.html\n"
     assert demo.main(["--fresh"]) == 0
-    assert calls[1] == (CONFIG, Path("output/demo"), [], True)
+    assert calls[1] == (Path("output/demo"), [], True)
     assert "finished before; --fresh" in capsys.readouterr().out
 
 
@@ -62,7 +58,3 @@ def test_scenes_go_to_the_output_folder_by_default(calls, monkeypatch, given, us
     monkeypatch.setenv("DETECTRON2_DATASETS", given)
     demo.main(["--output", "here"])
     assert os.environ["DETECTRON2_DATASETS"] == used
-
-
-def test_the_default_config_exists():
-    assert Path(find_config(CONFIG)).is_file()

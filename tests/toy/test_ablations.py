@@ -9,6 +9,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 
+from pixelclip.engine.setup import load_config
 from pixelclip.toy import ablations
 from pixelclip.toy.ablations import (
     PAPER_SETTING,
@@ -32,13 +33,18 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_variant_changes_the_config_and_no_two_are_the_same(tmp_path: Path) -> None:
     texts = [
-        toy_config(variant.overrides.split(), "toy_scenes_val", tmp_path, 1).dump()
+        toy_config(variant.options(), "toy_scenes_val", tmp_path, 1).dump()
         for variant in VARIANTS
     ]
     trained = [text for text, variant in zip(texts, VARIANTS, strict=True) if variant.is_trained]
     assert len(set(trained)) == len(trained)
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
     assert VARIANTS[0] == Variant("Method", PAPER_SETTING)
+    plus = next(variant for variant in VARIANTS if variant.name == "plus")
+    written = load_config("configs/demo/toy_plus.yaml").MODEL.PIXELCLIP
+    trained_as = toy_config(plus.options(), "toy_scenes_val", tmp_path, 1).MODEL.PIXELCLIP
+    differs = {key for key in written if written[key] != trained_as[key]}
+    assert differs == {"TEST_MASK_FEATURES", "TEST_MASK_OVERLAP"}
 
 
 def test_summarize_separates_stuff_from_things() -> None:
@@ -76,7 +82,7 @@ def test_the_table_has_mean_spread_and_agreement() -> None:
 def test_finished_runs_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
-    def pretend(cfg: object, is_trained: bool) -> dict[str, dict[str, float]]:
+    def pretend(cfg: object, trains: bool) -> dict[str, dict[str, float]]:
         calls.append(cfg.OUTPUT_DIR)  # type: ignore[attr-defined]
         return {"sem_seg": {"mIoU": 1.0, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
 
@@ -90,8 +96,39 @@ def test_finished_runs_are_not_repeated(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(calls) == 3
 
 
+def test_weights_are_trained_once_and_evaluated_in_other_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[bool, str, str]] = []
+
+    def pretend(cfg: CfgNode, trains: bool) -> dict[str, dict[str, float]]:
+        calls.append((trains, cfg.MODEL.WEIGHTS, cfg.MODEL.PIXELCLIP.TEST_MASKS))
+        if trains:
+            torch.save({}, Path(cfg.OUTPUT_DIR) / "model_final.pth")
+        return {"sem_seg": {"mIoU": 1.0, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
+
+    monkeypatch.setattr(ablations, "_measure", pretend)
+    naclip, superpixels, regions = (
+        next(variant for variant in VARIANTS if variant.name == name)
+        for name in (
+            "NACLIP, superpixels",
+            "paper setting, superpixels",
+            "paper setting, true regions",
+        )
+    )
+    reproduce_ablations([superpixels, regions, naclip], [1, 2], tmp_path)
+    folder = tmp_path / "toy_scenes_test" / "paper_setting"
+    first, second = (str(folder / f"seed_{seed}" / "model_final.pth") for seed in (1, 2))
+    assert calls == [
+        *((True, "", "none"), (False, first, "superpixels"), (False, first, "given")),
+        (False, "", "superpixels"),  # training-free: it has no seed
+        *((True, "", "none"), (False, second, "superpixels"), (False, second, "given")),
+    ]
+    assert naclip.options()[:2] == ["MODEL.CLIP.DENSE_PATH", "naclip"]
+
+
 def test_a_run_starts_with_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pretend(cfg: object, is_trained: bool) -> dict[str, dict[str, float]]:
+    def pretend(cfg: object, trains: bool) -> dict[str, dict[str, float]]:
         drawn = torch.rand(()).item()
         return {"sem_seg": {"mIoU": drawn, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
 
@@ -108,7 +145,7 @@ def test_options_are_for_all_variants_and_stay_the_same(
 ) -> None:
     seen: list[tuple[bool, int]] = []
 
-    def pretend(cfg: CfgNode, is_trained: bool) -> dict[str, dict[str, float]]:
+    def pretend(cfg: CfgNode, trains: bool) -> dict[str, dict[str, float]]:
         seen.append((cfg.SOLVER.AMP.ENABLED, cfg.MODEL.PIXELCLIP.NUM_CLUSTERS))
         return {"sem_seg": {"mIoU": 1.0, **{f"IoU-{name}": 1.0 for name in CLASS_NAMES}}}
 
@@ -126,7 +163,7 @@ def test_two_processes_make_a_run_once(tmp_path: Path, monkeypatch: pytest.Monke
     calls: list[str] = []
     is_running, may_end = threading.Event(), threading.Event()
 
-    def pretend(cfg: CfgNode, is_trained: bool) -> dict[str, dict[str, float]]:
+    def pretend(cfg: CfgNode, trains: bool) -> dict[str, dict[str, float]]:
         calls.append(cfg.OUTPUT_DIR)
         is_running.set()
         assert may_end.wait(60)

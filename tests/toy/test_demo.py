@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,13 +12,13 @@ from pixelclip.engine import Trainer
 from pixelclip.toy import datasets, demo, report
 from pixelclip.toy.datasets import Split
 from pixelclip.toy.demo import open_demo_folder, run_demo
-from pixelclip.toy.report import describe_demo, next_steps
+from pixelclip.toy.report import METHODS, describe_demo, next_steps
 from pixelclip.toy.scenes import CLASS_NAMES
 
-CONFIG = str(Path(__file__).resolve().parents[2] / "configs" / "demo" / "toy.yaml")
 OVERRIDES = [
     *("MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "4"),
     *("SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.IMS_PER_BATCH", "2"),
+    *("MODEL.PIXELCLIP.PROMPT_INITIALIZATION_MASKS", "40"),
 ]
 
 
@@ -40,7 +39,7 @@ def weights(output):
 @pytest.mark.slow
 def test_an_interrupted_demo_resumes_to_the_same_report(tmp_path, monkeypatch, capsys):
     whole = tmp_path / "whole"
-    page, existed = run_demo(CONFIG, whole, OVERRIDES)
+    page, existed = run_demo(whole, OVERRIDES)
     printed = capsys.readouterr()
     assert not existed
     assert printed.out == "", "log lines go to the file"
@@ -62,25 +61,25 @@ def test_an_interrupted_demo_resumes_to_the_same_report(tmp_path, monkeypatch, c
     monkeypatch.setattr(Trainer, "run_step", run_step_until_interrupted)
     interrupted = tmp_path / "interrupted"
     with pytest.raises(KeyboardInterrupt):
-        run_demo(CONFIG, interrupted, OVERRIDES)
+        run_demo(interrupted, OVERRIDES)
     assert not (interrupted / "report.html").exists()
-    page, existed = run_demo(CONFIG, interrupted, OVERRIDES)
+    page, existed = run_demo(interrupted, OVERRIDES)
     assert not existed
-    assert steps == [0, 1, 2, 3, 2, 3]
+    assert steps == [0, 1, 2, 3, 2, 3, *range(4)], "the second training had not begun"
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(interrupted)[name]), name
     assert results(interrupted) == results(whole)
 
     steps.clear()
     (interrupted / "report.html").unlink()
-    assert run_demo(CONFIG, interrupted, OVERRIDES) == (page, False), "killed before its last file"
+    assert run_demo(interrupted, OVERRIDES) == (page, False), "killed before its last file"
     assert results(interrupted) == results(whole)
-    assert run_demo(CONFIG, interrupted, OVERRIDES) == (page, True)
+    assert run_demo(interrupted, OVERRIDES) == (page, True)
     with pytest.raises(ValueError, match="other settings"):
-        run_demo(CONFIG, interrupted, [*OVERRIDES, "SOLVER.MAX_ITER", "5"])
+        run_demo(interrupted, [*OVERRIDES, "SOLVER.MAX_ITER", "5"])
     assert steps == []
-    run_demo(CONFIG, interrupted, OVERRIDES, fresh=True)
-    assert steps == [0, 1, 2, 3]
+    run_demo(interrupted, OVERRIDES, fresh=True)
+    assert steps == [*range(4), *range(4)]
     assert results(interrupted) == results(whole)
 
 
@@ -107,15 +106,15 @@ def check_report(path):
     for command in next_steps(path.parent).values():
         assert command in text
     printed = describe_demo(path)
-    assert all(f"| {name} " in printed for name in ("CLIP", "MaskCLIP", "NACLIP", "PixelCLIP"))
+    assert all(f"| {name} " in printed for name in METHODS.values())
     assert "the best training-free baseline" in printed
 
 
 def test_a_bad_value_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError, match="SOLVER.MAX_ITER is 0"):
-        run_demo(CONFIG, tmp_path / "out", [*OVERRIDES, "SOLVER.MAX_ITER", "0"])
+        run_demo(tmp_path / "out", [*OVERRIDES, "SOLVER.MAX_ITER", "0"])
     with pytest.raises(ValueError, match="could not be loaded"):
-        run_demo(CONFIG, tmp_path / "out", [*OVERRIDES, "MODEL.CLIP.PRETRAINED", CONFIG])
+        run_demo(tmp_path / "out", [*OVERRIDES, "MODEL.CLIP.PRETRAINED", __file__])
     assert not (tmp_path / "out").exists()
 
 
@@ -128,7 +127,7 @@ def test_loggers_are_restored(tmp_path, monkeypatch):
     roots = []
     monkeypatch.setattr(demo, "write_scenes", lambda root, _: roots.append(root) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run_demo(CONFIG, tmp_path / "out", OVERRIDES)
+        run_demo(tmp_path / "out", OVERRIDES)
     assert state() == before
     assert roots == [tmp_path / "datasets"]
 
