@@ -61,7 +61,15 @@ _CONTAINERS = f"{_MODEL}.CONTAINER_WEIGHT 2.0"
 _WARM = f"{_MODEL}.PROMPT_INITIALIZATION kmeans"
 _FIXED = "SOLVER.PROMPT_MULTIPLIER 0.0"
 _QUEUE = f"{_MODEL}.QUEUE_SIZE 512"
-_PLUS = f"{_CROPS} {_CONTAINERS} {_WARM} {_FIXED}"  # as in configs/demo/toy_plus.yaml
+_RATE = "SOLVER.BASE_LR 0.004 SOLVER.BASE_LR_END 0.0004"
+# Together they are configs/demo/toy_plus.yaml.
+_PARTS = {
+    "crops": _CROPS,
+    "containers": _CONTAINERS,
+    "warm start and fixed prompts": f"{_WARM} {_FIXED}",
+    "four times the learning rate": _RATE,
+}
+_PLUS = " ".join(_PARTS.values())
 _SUPERPIXELS, _REGIONS = f"{_MODEL}.TEST_MASKS superpixels", f"{_MODEL}.TEST_MASKS given"
 _MEAN = f"{_MODEL}.TEST_MASK_OVERLAP mean"
 _CROPS_AT_TEST = f"{_MODEL}.TEST_MASK_FEATURES pooled_and_crop"
@@ -94,18 +102,21 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("Masks", "k-means of the toy CLIP's own features, like the paper's DINO masks",
             "DATASETS.TRAIN ('toy_scenes_clip_masks_train',)", "worse"),
     Variant(_ALONE, "value path", f"{_MODEL}.MASK_FEATURES pooled_value_path"),
-    Variant(_ALONE, "value path and crops", _CROPS),
-    Variant(_ALONE, "containers", _CONTAINERS),
+    *(Variant(_ALONE, name, overrides) for name, overrides in _PARTS.items()),
     Variant(_ALONE, "warm start", _WARM),
     Variant(_ALONE, "queue of 512 masks", _QUEUE),
     Variant(_TOGETHER, "plus", _PLUS),
-    Variant(_TOGETHER, "plus without crops", f"{_CONTAINERS} {_WARM} {_FIXED}"),
-    Variant(_TOGETHER, "plus without containers", f"{_CROPS} {_WARM} {_FIXED}"),
-    Variant(_TOGETHER, "plus with prompts that go on learning", f"{_CROPS} {_CONTAINERS} {_WARM}"),
+    *(
+        Variant(_TOGETHER, f"plus without {left_out}",
+                " ".join(part for name, part in _PARTS.items() if name != left_out))
+        for left_out in _PARTS
+    ),
+    Variant(_TOGETHER, "plus with prompts that go on learning",
+            f"{_PLUS} SOLVER.PROMPT_MULTIPLIER 2.5"),
     Variant(_TOGETHER, "plus and queue of 512 masks", f"{_PLUS} {_QUEUE}"),
     Variant(_TOGETHER, "plus without Sinkhorn", f"{_PLUS} {_MODEL}.ASSIGNMENT argmax"),
-    Variant(_TOGETHER, "crops and containers, no clustering",
-            f"{_CROPS} {_CONTAINERS} {_MODEL}.ASSIGNMENT none"),
+    Variant(_TOGETHER, "plus without clusters",
+            f"{_CROPS} {_CONTAINERS} {_RATE} {_MODEL}.ASSIGNMENT none"),
     Variant(_TEMPLATES, "one / eight", _EIGHT_AT_TEST),
     Variant(_TEMPLATES, "eight / eight",
             f"{_MODEL}.PROMPT_ENSEMBLE imagenet_select {_EIGHT_AT_TEST}"),
