@@ -140,11 +140,6 @@ def is_for_inference(weights: Mapping[str, Tensor]) -> bool:
     return is_model and not any(name.startswith(TRAINING_PARTS) for name in weights)
 
 
-def without_optional_parts(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights without what belongs to a training alone."""
-    return {name: value for name, value in weights.items() if not name.startswith(OPTIONAL_PARTS)}
-
-
 def rename_published_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the parameters of a published PixelCLIP checkpoint to ours; ours stay as they are.
 

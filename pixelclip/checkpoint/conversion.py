@@ -9,16 +9,22 @@ from torch import Tensor
 
 from pixelclip.checkpoint.checkpointer import (
     CONFIG_KEY,
+    OPTIONAL_PARTS,
     TRAINING_PARTS,
     is_for_inference,
     published_name,
     read_checkpoint,
-    without_optional_parts,
 )
 from pixelclip.checkpoint.weights_download import fetch_weights
 from pixelclip.utils.atomic_write import atomic_writer
 
 LAYOUTS = ("ours", "published", "inference")
+# The mean crop in mask_features.* is taken from crops at inference, too.
+_LEFT_OUT: dict[str, tuple[str, ...]] = {
+    "ours": (),
+    "published": OPTIONAL_PARTS,
+    "inference": (*TRAINING_PARTS, "mask_queue."),
+}
 
 
 @dataclass(frozen=True)
@@ -57,14 +63,13 @@ def convert_checkpoint(
     if os.path.exists(target) and os.path.samefile(source, target):
         raise ValueError(f"{os.fspath(target)!r} is the source itself: choose another target.")
     checkpoint = read_checkpoint(source)
-    weights = without_optional_parts(checkpoint.pop("model"))
+    weights = checkpoint.pop("model")
     is_kept = CONFIG_KEY in checkpoint and layout != "published"
     config = {CONFIG_KEY: checkpoint.pop(CONFIG_KEY)} if is_kept else {}
     _check_weights(source, weights, layout)
+    weights = {n: v for n, v in weights.items() if not n.startswith(_LEFT_OUT[layout])}
     if layout == "published":
         weights = _to_published(weights)
-    elif layout == "inference":
-        weights = {n: value for n, value in weights.items() if not n.startswith(TRAINING_PARTS)}
     if half:
         weights = {name: _to_half(name, tensor) for name, tensor in weights.items()}
     with atomic_writer(target) as file:

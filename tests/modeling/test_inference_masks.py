@@ -76,6 +76,7 @@ def test_masks_are_scored_by_their_crops_too(tiny_config, image, training):
     assert model.state_dict().keys() == plain.state_dict().keys()
     inputs = [{"image": image, "height": 96, "width": 128}]
     scored = model.score_images(inputs)[0]
+    assert scored.masks.membership.sum(dim=1).max() > 1
     crops = model.inference_views.crop_scorer.crops
     mask = scored.masks.masks[scored.masks.crops.mask_index[:1]]
     normalized = (image - model.pixel_mean) / model.pixel_std

@@ -100,9 +100,14 @@ def test_a_model_with_crops_trains_and_its_files_fit_others(tiny_config_of_each,
     PixelCLIPCheckpointer(plain).load(str(tmp_path / "plus.pth"))
     PixelCLIPCheckpointer(plain, str(tmp_path)).save("plain")
     PixelCLIPCheckpointer(restored).load(str(tmp_path / "plain.pth"))
-    for layout in ("published", "inference"):
+    mean, parts = "mask_features.mean_crop", ("mask_features.", "mask_queue.")
+    for layout, kept in (("published", []), ("inference", [mean])):
         convert_checkpoint(tmp_path / "plus.pth", tmp_path / "other.pth", layout)
         PixelCLIPCheckpointer(plain.eval()).load(str(tmp_path / "other.pth"))
+        stored = torch.load(tmp_path / "other.pth", weights_only=True)["model"]
+        assert [name for name in stored if name.startswith(parts)] == kept
+        if kept:
+            assert torch.equal(stored[mean], model.mask_features.mean_crop)
 
 
 def test_an_image_must_have_a_crop(tiny_config):
