@@ -206,9 +206,10 @@ def _add_inference_config(node: CfgNode) -> None:
     node.TEST_MASK_MODEL = ""
     # See TEST_MASK_MODEL.
     node.TEST_MASK_WEIGHTS = ""
-    # Of overlapping masks: a pixel takes the scores of the "smallest" that has it, or their "mean".
+    # Of generated masks that overlap, a pixel takes the scores of the "smallest", or their "mean".
     node.TEST_MASK_OVERLAP = "smallest"
-    # What masks are scored by: "pooled" similarity, or that and their crops' ("pooled_and_crop").
+    # What masks are scored by, in mask classification too: "pooled" similarity, or that and their
+    # crops' ("pooled_and_crop").
     node.TEST_MASK_FEATURES = "pooled"
     # Weight of a crop's scores, where that of pooled similarity is 1.
     node.TEST_CROP_WEIGHT = 0.5

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixelclip.meta_arch import PixelCLIP
-from pixelclip.modeling.mask_pooling import pool_masks
 from pixelclip.modeling.prompt_templates import get_prompt_templates
 from pixelclip.modeling.text_classifier import build_text_classifier
 from pixelclip.utils.installation import import_optional
@@ -69,10 +68,7 @@ def count_masks_of_prompts(
     prompts = model.class_prompts(model.text_encoder)  # (K, d)
     counts = torch.zeros(len(prompts), dtype=torch.long, device=model.device)
     for inputs in batches:
-        masks, image_index = model.training_masks(inputs, model.device)
-        features = model.teacher(model.preprocess([x["image"] for x in inputs]))
-        mask_features = pool_masks(features, masks, image_index)
-        logits = model.assignment.logits(mask_features, prompts)
+        logits = model.assignment.logits(model.encode_masks(inputs).features, prompts)
         counts += torch.bincount(
             model.assignment.probabilities(logits).argmax(dim=1), minlength=len(prompts)
         )

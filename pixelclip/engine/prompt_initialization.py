@@ -58,12 +58,15 @@ class InitializePrompts(HookBase):
         )
         self._is_asked = node.PROMPT_INITIALIZATION == "kmeans"
         if self._is_asked and (
-            node.CLUSTER_EMBEDDINGS != "prompts" or node.PROMPT_INITIALIZATION_MASKS < 1
+            node.CLUSTER_EMBEDDINGS != "prompts"
+            or node.ASSIGNMENT == "none"
+            or node.PROMPT_INITIALIZATION_MASKS < 1
         ):
             raise ValueError(
                 "MODEL.PIXELCLIP.PROMPT_INITIALIZATION is 'kmeans'; it needs CLUSTER_EMBEDDINGS "
-                f"'prompts' and at least one of PROMPT_INITIALIZATION_MASKS, not "
-                f"{node.CLUSTER_EMBEDDINGS!r} and {node.PROMPT_INITIALIZATION_MASKS}."
+                "'prompts', an ASSIGNMENT to clusters and at least one of "
+                f"PROMPT_INITIALIZATION_MASKS, not {node.CLUSTER_EMBEDDINGS!r}, "
+                f"{node.ASSIGNMENT!r} and {node.PROMPT_INITIALIZATION_MASKS}."
             )
         self._num_masks = node.PROMPT_INITIALIZATION_MASKS
         self._cfg = cfg
@@ -105,8 +108,8 @@ def collect_mask_features(
     with tqdm(total=num_masks, desc="masks for prompts", unit="mask", disable=is_quiet) as progress:
         for batch in itertools.islice(batches, _MOST_BATCHES):
             encoded = model.encode_masks(batch)
-            areas = encoded.masks.flatten(1).float().mean(dim=1)  # (n, Mh*Mw) averaged to (n,)
-            own = encoded.features[areas >= _MIN_AREA]
+            pixels = encoded.masks.sum(dim=(1, 2))  # (n,)
+            own = encoded.features[pixels >= _MIN_AREA * encoded.masks[:1].numel()]
             count = torch.zeros((), dtype=torch.int64, device=own.device)  # not used
             rows = all_gather_uneven(own, count).rows
             collected.append(F.normalize(rows.float(), dim=-1))

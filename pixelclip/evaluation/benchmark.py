@@ -296,6 +296,7 @@ def describe_protocol(cfg: CfgNode) -> str:
     node = cfg.MODEL.PIXELCLIP
     if node.TEST_MASKS != NO_MASKS:
         parts["averaged in masks"] = node.TEST_MASKS
+    if node.TEST_MASKS not in (NO_MASKS, GIVEN_MASKS):
         parts["of overlapping ones"] = node.TEST_MASK_OVERLAP
     if node.TEST_MASKS != NO_MASKS or test.EVALUATION == "mask_classification":
         parts["masks scored by"] = node.TEST_MASK_FEATURES
@@ -317,9 +318,11 @@ def result_settings(cfg: CfgNode) -> dict[str, Any]:
         section: {key: value for key, value in cfg[section].items() if key not in excluded}
         for section, excluded in _WITHOUT_EFFECT.items()
     }
-    # The weights count by their content, wherever they came from.
-    clip = {key: value for key, value in cfg.MODEL.CLIP.items() if key != "PRETRAINED"}
-    settings["MODEL"]["CLIP"] = clip
+    # The weights count by their content, wherever they came from; the weights for crops are not
+    # the model's.
+    settings["MODEL"]["CLIP"] = clip = dict(cfg.MODEL.CLIP)
+    if cfg.MODEL.PIXELCLIP.TEST_MASK_FEATURES == "pooled":
+        del clip["PRETRAINED"]
     is_for_test = {key: key.endswith("_TEST") or key == "FORMAT" for key in cfg.INPUT}
     settings["INPUT"] = {key: cfg.INPUT[key] for key in cfg.INPUT if is_for_test[key]}
     return settings

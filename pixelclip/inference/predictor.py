@@ -256,8 +256,6 @@ def _build(
 ) -> tuple[PixelCLIP, tuple[int, int, int]]:
     """A config's model with weights, and the sizes of images and batches."""
     cfg = load_predictor_config(config, weights, overrides)
-    if cfg.MODEL.WEIGHTS:
-        cfg.MODEL.CLIP.PRETRAINED = ""  # the checkpoint holds all weights
     model = build_model(cfg).eval()
     PixelCLIPCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return model, (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.TEST.IMS_PER_BATCH)

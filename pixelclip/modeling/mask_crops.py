@@ -51,7 +51,7 @@ class MaskCrops:
 
     @functools.cached_property
     def encoder(self) -> Any:
-        """CLIP's image encoder, built at the first use: evaluation does without it."""
+        """CLIP's image encoder, built at the first use: most evaluations do without it."""
         with random_state_from(0):  # random weights are the same in every process
             visual: Any = load_clip(self.architecture, self.pretrained).visual
         return visual.requires_grad_(False).eval()
@@ -81,8 +81,11 @@ class MaskCrops:
         for owner, mask, box in zip(owners, masks[chosen], boxes, strict=True):
             crop = self._cut(images[owner], blurred[owner], mask, box)[None]
             crops.append(F.interpolate(crop, size, mode="bicubic", antialias=True))
+        if not len(chosen):  # a ViT takes no empty batch
+            crops.append(images[0].new_zeros((1, 3, *size)))
         batches = torch.cat(crops).split(_CROPS_AT_A_TIME)
-        return CropEmbeddings(torch.cat([encoder(crops) for crops in batches]).float(), chosen)
+        embeddings = torch.cat([encoder(batch) for batch in batches])[: len(chosen)]
+        return CropEmbeddings(embeddings.float(), chosen)
 
     def _choose(self, masks: Tensor, image_index: Tensor, max_per_image: int | None) -> Tensor:
         """Indices (M,) of the masks that get a crop, ascending.

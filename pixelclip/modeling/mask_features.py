@@ -3,6 +3,7 @@
 Shapes: N masks of (Mh, Mw), B images, feature grid h x w, d the width of the joint space.
 """
 
+import logging
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -22,6 +23,8 @@ from pixelclip.modeling.mask_crops import CropEmbeddings, MaskCrops, build_mask_
 from pixelclip.modeling.mask_pooling import pool_masks
 from pixelclip.modeling.momentum_teacher import MomentumTeacher
 from pixelclip.modeling.text_classifier import TextClassifier
+
+logger = logging.getLogger(__name__)
 
 MASK_FEATURES = ("pooled", "pooled_value_path", "pooled_and_crop")
 TEST_MASK_FEATURES = ("pooled", "pooled_and_crop")
@@ -90,7 +93,8 @@ class MaskFeatures(nn.Module):
         """Features (N, d) of pooled ones and the centered ones of some masks' crops."""
         pooled = F.normalize(pooled, dim=-1)
         embeddings = F.normalize(crops.embeddings, dim=-1)  # (M, d)
-        self._update_mean(embeddings)
+        if self.training:
+            self._update_mean(embeddings)
         mixed = pooled[crops.mask_index] + embeddings - self.mean_crop
         return pooled.index_copy(0, crops.mask_index, F.normalize(mixed, dim=-1))
 
@@ -123,8 +127,10 @@ def find_containers(masks: Tensor, image_index: Tensor) -> Tensor:
     for own in masks.flatten(1).split(counts):  # (n, Mh*Mw)
         pixels = own.float()
         area = pixels.sum(dim=1)
+        with torch.autocast(masks.device.type, enabled=False):  # 16 bits would round numbers
+            shared = pixels @ pixels.T  # (n, n)
         larger, limit = area > _LARGER * area[:, None], _LARGEST * own.shape[1]
-        contains = (pixels @ pixels.T >= _CONTAINED * area[:, None]) & larger & (area < limit)
+        contains = (shared >= _CONTAINED * area[:, None]) & larger & (area < limit)
         areas = torch.where(contains, area, torch.inf)  # (n, n): of the containers of each mask
         found = areas.argmin(dim=1) + start if len(own) else image_index[:0]
         containers.append(torch.where(contains.any(dim=1), found, -1))
@@ -183,6 +189,7 @@ class CropScorer:
         self.crops = crops
         self.mask_features = mask_features
         self.weight = weight
+        self._has_warned = False
 
     def __call__(self, image: Tensor, masks: Tensor, classifier: TextClassifier) -> CropScores:
         """Scores of the masks (N, Mh, Mw) bool of a normalized image (3, H, W)."""
@@ -190,15 +197,26 @@ class CropScorer:
         embeddings, mask_index = self.crops([image], masks, image_index)
         embeddings = F.normalize(embeddings, dim=-1)  # (M, d)
         if self.mask_features.crops is not None:
+            self._check_mean()
             embeddings = embeddings - self.mask_features.mean_crop
         return CropScores(classifier.scores(embeddings), mask_index, self.weight)
 
 
+    def _check_mean(self) -> None:
+        if not self._has_warned and not self.mask_features.mean_crop.any():
+            self._has_warned = True
+            logger.warning(
+                "The weights have no mean crop, which a training with crops leaves in "
+                "checkpoints and in files for inference: crops are scored as they are."
+            )
+
+
 def build_crop_scorer(cfg: CfgNode, mask_features: MaskFeatures) -> CropScorer | None:
-    """Build what ``MODEL.PIXELCLIP.TEST_MASK_FEATURES`` says; None where no masks are scored.
+    """Build what ``MODEL.PIXELCLIP.TEST_MASK_FEATURES`` says; None where crops are not scored.
 
     Raises:
-        ValueError: an unknown kind, or a weight that is not positive.
+        ValueError: an unknown kind, a weight that is not positive, or crops without the weights of
+            the CLIP that sees them.
     """
     node = cfg.MODEL.PIXELCLIP
     check_choice("MODEL.PIXELCLIP.TEST_MASK_FEATURES", node.TEST_MASK_FEATURES, TEST_MASK_FEATURES)
@@ -209,5 +227,11 @@ def build_crop_scorer(cfg: CfgNode, mask_features: MaskFeatures) -> CropScorer |
         )
     if node.TEST_MASK_FEATURES == "pooled":
         return None
+    if cfg.MODEL.WEIGHTS and not cfg.MODEL.CLIP.PRETRAINED:
+        raise ValueError(
+            "MODEL.PIXELCLIP.TEST_MASK_FEATURES is 'pooled_and_crop', and MODEL.CLIP.PRETRAINED is "
+            "empty: crops are seen by the original CLIP, whose weights are not in MODEL.WEIGHTS. "
+            "Name them, or choose 'pooled'."
+        )
     crops = mask_features.crops or build_mask_crops(cfg)
     return CropScorer(crops, mask_features, node.TEST_CROP_WEIGHT)

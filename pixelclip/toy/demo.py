@@ -23,7 +23,9 @@ from pixelclip.checkpoint import PixelCLIPCheckpointer
 from pixelclip.data.datasets.sem_seg_benchmark import datasets_root
 from pixelclip.engine import Trainer
 from pixelclip.engine.hooks import ProgressBar
+from pixelclip.engine.prompt_initialization import InitializePrompts
 from pixelclip.engine.setup import load_config
+from pixelclip.engine.solver import build_lr_scheduler, build_optimizer
 from pixelclip.evaluation.benchmark import dataset_vocabulary
 from pixelclip.evaluation.result_cache import hash_weights
 from pixelclip.meta_arch import PixelCLIP
@@ -225,9 +227,17 @@ def _train(cfg: CfgNode, output: Path) -> PixelCLIP:
 
 
 def _hash_settings(cfg: CfgNode, plus: CfgNode) -> str:
-    """Hash of the configs and of the weights that the demo starts from."""
-    texts = [_with(one, "OUTPUT_DIR", "").dump() for one in (cfg, plus)]
-    return hashlib.sha256(f"{texts}{hash_weights(_build_model(cfg))}".encode()).hexdigest()
+    """Hash of the configs and of the weights that the demo starts from.
+
+    What either training would refuse is refused here, before there is anything to lose.
+    """
+    texts = []
+    for one in (cfg, plus):
+        model = _build_model(one)
+        build_lr_scheduler(one, build_optimizer(one, model))
+        InitializePrompts(one)
+        texts.append(f"{_with(one, 'OUTPUT_DIR', '').dump()}{hash_weights(model)}")
+    return hashlib.sha256("".join(texts).encode()).hexdigest()
 
 
 @contextlib.contextmanager

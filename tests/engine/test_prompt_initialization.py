@@ -105,6 +105,7 @@ def test_features_are_those_of_the_first_masks(model):
         ("PROMPT_INITIALIZATION", "means", "PROMPT_INITIALIZATION is 'means'"),
         ("PROMPT_INITIALIZATION_MASKS", 0, "at least one"),
         ("CLUSTER_EMBEDDINGS", "free_vectors", "'free_vectors'"),
+        ("ASSIGNMENT", "none", "not 'prompts', 'none'"),
     ],
 )
 def test_what_cannot_be_initialized_is_refused(tiny_config, key, value, problem):

@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 
 import numpy as np
@@ -6,8 +7,12 @@ import torch
 from torch.nn import functional as F
 
 from pixelclip import PixelCLIP, Predictor
+from pixelclip.checkpoint import PixelCLIPCheckpointer
+from pixelclip.checkpoint.saved_config import dump_config
 from pixelclip.data.sa1b_files import FoundMask
+from pixelclip.engine.setup import load_config
 from pixelclip.mask_generation.superpixels import SuperpixelGenerator
+from pixelclip.modeling.clip_loader import load_clip
 from pixelclip.modeling.inference_masks import (
     MASK_GENERATORS,
     CropScores,
@@ -66,7 +71,7 @@ def test_crop_scores_weigh_as_they_are_told():
 
 
 @pytest.mark.parametrize("training", ["pooled", "pooled_and_crop"])
-def test_masks_are_scored_by_their_crops_too(tiny_config, image, training):
+def test_masks_are_scored_by_their_crops_too(tiny_config, image, training, caplog):
     tiny_config.MODEL.PIXELCLIP.MASK_FEATURES = training
     plain = build(tiny_config)
     tiny_config.MODEL.PIXELCLIP.TEST_MASK_FEATURES = "pooled_and_crop"
@@ -81,7 +86,9 @@ def test_masks_are_scored_by_their_crops_too(tiny_config, image, training):
     mask = scored.masks.masks[scored.masks.crops.mask_index[:1]]
     normalized = (image - model.pixel_mean) / model.pixel_std
     embedding = F.normalize(crops([normalized], mask, torch.zeros(1).long()).embeddings, dim=-1)
-    if training == "pooled_and_crop":
+    has_mean = training == "pooled_and_crop"
+    assert ("have no mean crop" in caplog.text) == has_mean, "the model is untrained"
+    if has_mean:
         model.mask_features.mean_crop.fill_(0.1)
         scored = model.score_images(inputs)[0]
         embedding = embedding - 0.1
@@ -92,16 +99,45 @@ def test_masks_are_scored_by_their_crops_too(tiny_config, image, training):
     assert not torch.equal(labels, plain.segment_labels(inputs)[0])
 
 
+def test_an_image_without_large_masks_has_no_crops(tiny_config, image):
+    tiny_config.MODEL.PIXELCLIP.TEST_MASK_FEATURES = "pooled_and_crop"
+    model = build(tiny_config, "given")
+    plain = dataclasses.replace(model.inference_views, crop_scorer=None)
+    nowhere, small = torch.full((48, 64), -1), torch.zeros(1, 32, 32, dtype=torch.bool)
+    small[0, :2, :2] = True
+    for masks in (small[:0], small):
+        inputs = [{"image": image, "masks": masks, "mask_index_map": nowhere}]
+        scores = model(inputs)[0]["sem_seg"]
+        views, model.inference_views = model.inference_views, plain
+        assert torch.equal(scores, model(inputs)[0]["sem_seg"])
+        model.inference_views = views
+
+
+def test_the_predictor_sees_crops_with_the_original_clip(tmp_path):
+    overrides = ["MODEL.PIXELCLIP.TEST_MASK_FEATURES", "pooled_and_crop"]
+    overrides += ["MODEL.PIXELCLIP.TEST_MASKS", "superpixels"]
+    cfg = load_config("configs/demo/toy_plus.yaml", overrides)
+    model = PixelCLIP(cfg)
+    checkpointer = PixelCLIPCheckpointer(model, str(tmp_path), config=dump_config(cfg))
+    checkpointer.save("model")
+    predictor = Predictor.from_pretrained(str(tmp_path / "model.pth"))
+    crops = predictor.model.inference_views.crop_scorer.crops
+    pretrained = load_clip("toy", "captions").visual.state_dict()
+    assert all(torch.equal(v, pretrained[n]) for n, v in crops.encoder.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("TEST_MASK_FEATURES", "crop", "one of pooled, pooled_and_crop"),
         ("TEST_MASK_OVERLAP", "largest", "one of smallest, mean"),
         ("TEST_CROP_WEIGHT", 0.0, "expected a positive number"),
+        ("TEST_MASK_FEATURES", "pooled_and_crop", "PRETRAINED is empty.*Name them"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tiny_config, key, value, message):
     tiny_config.MODEL.PIXELCLIP[key] = value
+    tiny_config.MODEL.WEIGHTS = "weights.pth"
     with pytest.raises(ValueError, match=message):
         build(tiny_config)
 

@@ -106,6 +106,8 @@ def test_clip_embeds_crops_as_whole_images(kind, request):
     assert found.embeddings.shape == (1, 24)
     torch.testing.assert_close(found.embeddings, crops.encoder(image[None]), atol=1e-5, rtol=1e-4)
     assert not any(p.requires_grad for p in crops.encoder.parameters())
+    none = embed(crops, [image], [rectangle(0, 1, 0, 1)], [0])
+    assert (none.embeddings.shape, len(none.mask_index)) == ((0, 24), 0)
     again = MaskCrops(architecture, "").encoder.state_dict()
     assert all(torch.equal(v, again[n]) for n, v in crops.encoder.state_dict().items())
 

@@ -57,7 +57,9 @@ def test_the_mean_crop_moves_slowly_and_stays_without_crops():
     model(features, masks, image_index, images)
     expected = 0.9 * first.mean(dim=0) + 0.1 * second.mean(dim=0)
     torch.testing.assert_close(model.mean_crop, expected)
-    model.crops = with_crops(torch.zeros(0, 6), []).crops
+    model.eval()(features, masks, image_index, images)
+    torch.testing.assert_close(model.mean_crop, expected)
+    model.train().crops = with_crops(torch.zeros(0, 6), []).crops
     model(features, masks, image_index, images)
     torch.testing.assert_close(model.mean_crop, expected)
 
@@ -110,6 +112,18 @@ def test_a_model_with_crops_trains_and_its_files_fit_others(tiny_config_of_each,
             assert torch.equal(stored[mean], model.mask_features.mean_crop)
 
 
+@pytest.mark.parametrize("masks_per_image", [0, 3])
+def test_a_batch_without_crops_trains(tiny_config, masks_per_image):
+    tiny_config.MODEL.PIXELCLIP.MASK_FEATURES = "pooled_and_crop"
+    model = PixelCLIP(tiny_config).train()
+    batch = make_batch(masks_per_image=masks_per_image)
+    for inputs in batch:
+        inputs["masks"][:] = False
+        inputs["masks"][:, 4:6, 4:7] = True
+    model(batch)["loss_masks"].backward()
+    assert not model.mask_features.mean_crop.any()
+
+
 def test_an_image_must_have_a_crop(tiny_config):
     tiny_config.MODEL.PIXELCLIP.CROPS.MAX_PER_IMAGE = 0
     with pytest.raises(ValueError, match="MAX_PER_IMAGE is 0; expected at least 1"):
@@ -132,6 +146,14 @@ def test_a_part_has_the_smallest_whole_of_its_image():
     found = find_containers(masks, image_index).tolist()
     assert found == [-1, 2, 5, -1, 5, 0, -1, 8, -1]
     assert find_containers(masks[:0], image_index[:0]).tolist() == []
+
+
+def test_a_little_less_than_enough_does_not_contain_under_autocast_either():
+    masks = torch.zeros(2, 100, 100, dtype=torch.bool)
+    masks.view(2, -1)[0, :1010] = True
+    masks.view(2, -1)[1, 203:1403] = True  # 807 of the 1010 pixels, which 16 bits would round
+    with torch.autocast("cpu", torch.bfloat16):
+        assert find_containers(masks, torch.zeros(2).long()).tolist() == [-1, -1]
 
 
 def test_containers_add_their_features():

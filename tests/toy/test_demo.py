@@ -115,6 +115,11 @@ def test_a_bad_value_leaves_no_folder(tmp_path):
         run_demo(tmp_path / "out", [*OVERRIDES, "SOLVER.MAX_ITER", "0"])
     with pytest.raises(ValueError, match="could not be loaded"):
         run_demo(tmp_path / "out", [*OVERRIDES, "MODEL.CLIP.PRETRAINED", __file__])
+    # Good for the training as published, and not for the one beyond it.
+    with pytest.raises(ValueError, match="BASE_LR_END, 0.0004"):
+        run_demo(tmp_path / "out", [*OVERRIDES, "SOLVER.BASE_LR", "0.0003"])
+    with pytest.raises(ValueError, match="'kmeans'"):
+        run_demo(tmp_path / "out", [*OVERRIDES, "MODEL.PIXELCLIP.ASSIGNMENT", "none"])
     assert not (tmp_path / "out").exists()
 
 
