@@ -217,7 +217,7 @@ def run_variant(
     with open(folder / ".lock", "w") as lock:
         # Where another process makes this run, wait, and take its result.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        stored = folder / "metrics.json"
+        stored = folder / "result.json"  # metrics.json is Detectron2's, during the training
         if not stored.exists():
             cfg = toy_config(overrides, dataset, folder, seed)
             trains = variant.is_trained and variant.base is None
