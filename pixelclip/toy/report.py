@@ -39,7 +39,7 @@ METHODS = {
     **BASELINES,
     AFTER: "PixelCLIP",
     PLUS: "PixelCLIP plus",
-    PLUS_MASKS: "the same with masks",
+    PLUS_MASKS: "plus with masks",
 }
 
 _SCENES_SHOWN = 3
