@@ -136,7 +136,8 @@ def fit_prompts(model: PixelCLIP, features: Tensor, seed: int) -> float:
     clusters = best_kmeans(centered, len(prompts.tokens), seeds)  # (N,)
     optimizer = torch.optim.Adam([prompts.tokens], lr=_RATE)
     generator = torch.Generator().manual_seed(seed % 2**31)
-    for _ in range(_STEPS):
+    is_quiet = not comm.is_main_process()
+    for _ in tqdm(range(_STEPS), "fitting prompts", unit="step", disable=is_quiet):
         chosen = torch.randperm(len(features), generator=generator)[:_MASKS_PER_STEP]
         chosen = chosen.to(features.device)
         loss = F.cross_entropy(_logits(model, features[chosen]), clusters[chosen])

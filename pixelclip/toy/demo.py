@@ -231,6 +231,8 @@ def _hash_settings(cfg: CfgNode, plus: CfgNode) -> str:
 
     What either training would refuse is refused here, before there is anything to lose.
     """
+    if not cfg.MODEL.CLIP.PRETRAINED:
+        raise ValueError("MODEL.CLIP.PRETRAINED is empty; the demo needs the weights 'captions'.")
     texts = []
     for one in (cfg, plus):
         model = _build_model(one)

@@ -16,7 +16,7 @@ from pixelclip.toy.report import METHODS, describe_demo, next_steps
 from pixelclip.toy.scenes import CLASS_NAMES
 
 OVERRIDES = [
-    *("MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "4"),
+    *("MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "4"),
     *("SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.IMS_PER_BATCH", "2"),
     *("MODEL.PIXELCLIP.PROMPT_INITIALIZATION_MASKS", "40"),
 ]
@@ -115,6 +115,8 @@ def test_a_bad_value_leaves_no_folder(tmp_path):
         run_demo(tmp_path / "out", [*OVERRIDES, "SOLVER.MAX_ITER", "0"])
     with pytest.raises(ValueError, match="could not be loaded"):
         run_demo(tmp_path / "out", [*OVERRIDES, "MODEL.CLIP.PRETRAINED", __file__])
+    with pytest.raises(ValueError, match="PRETRAINED is empty"):
+        run_demo(tmp_path / "out", [*OVERRIDES, "MODEL.CLIP.PRETRAINED", ""])
     # Good for the training as published, and not for the one beyond it.
     with pytest.raises(ValueError, match="BASE_LR_END, 0.0004"):
         run_demo(tmp_path / "out", [*OVERRIDES, "SOLVER.BASE_LR", "0.0003"])
