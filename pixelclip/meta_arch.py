@@ -69,14 +69,13 @@ class PixelCLIP(nn.Module):
     dict with ``image`` and the ``height`` and ``width`` of the output in pixels (by default the
     image's own); with ``MODEL.PIXELCLIP.TEST_MASKS "given"`` also the ``masks`` and the
     ``mask_index_map`` of ``InferenceMasks``. The classes are those of :meth:`set_vocabulary`, or of
-    the first test data set.
+    the first test data set. ``PixelCLIP(cfg, for_training=False)`` only has what eval mode needs.
 
     Args:
         image_encoder: the student.
         text_encoder: frozen.
         class_prompts: K prompts, or what stands in for them; see ``class_prompts.py``.
-        teacher: momentum average of the image encoder.
-        mask_decoder: used in training only.
+        teacher, mask_decoder: what only training needs; None in a model for inference.
         pixel_mean, pixel_std: three values each, for RGB in 0..255.
         clip_resolution: (height, width) to which images are resized.
         training_masks: gives a batch's masks at the mask resolution.
@@ -88,6 +87,8 @@ class PixelCLIP(nn.Module):
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    teacher: MomentumTeacher
+    mask_decoder: MaskDecoder
 
     @configurable
     def __init__(
@@ -96,8 +97,8 @@ class PixelCLIP(nn.Module):
         image_encoder: DenseImageEncoder,
         text_encoder: TextEncoder,
         class_prompts: nn.Module,
-        teacher: MomentumTeacher,
-        mask_decoder: MaskDecoder,
+        teacher: MomentumTeacher | None,
+        mask_decoder: MaskDecoder | None,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         clip_resolution: tuple[int, int],
@@ -114,8 +115,7 @@ class PixelCLIP(nn.Module):
         self.text_encoder = text_encoder
         # Without clusters the prompts have no gradient, which distributed training must know.
         self.class_prompts = class_prompts.requires_grad_(assignment.has_clusters)
-        self.teacher = teacher
-        self.mask_decoder = mask_decoder
+        self.teacher, self.mask_decoder = teacher, mask_decoder  # type: ignore[assignment]
         # (3, 1, 1) each
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
@@ -127,10 +127,11 @@ class PixelCLIP(nn.Module):
         self.text_classifier = text_classifier
         self.inference_views = inference_views
         # The text features belong to the text encoder's weights.
-        self.register_load_state_dict_post_hook(_clear_text_cache)
+        self.register_load_state_dict_post_hook(text_classifier.clear_text_cache)
+        self.train(teacher is not None)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, for_training: bool = True) -> dict[str, Any]:
         """Arguments of the constructor, out of a Detectron2 config."""
         check_model_config(cfg)
         node = cfg.MODEL.PIXELCLIP
@@ -141,12 +142,13 @@ class PixelCLIP(nn.Module):
         apply_finetune_policy(image_encoder, cfg.MODEL.CLIP.FINETUNE)
         text_encoder = TextEncoder(clip, load_tokenizer(cfg.MODEL.CLIP.ARCH))
         class_prompts = build_cluster_embeddings(cfg, text_encoder)
-        teacher = MomentumTeacher(image_encoder, node.MOMENTUM)
+        teacher = MomentumTeacher(image_encoder, node.MOMENTUM) if for_training else None
         mask_features = build_mask_features(cfg, image_encoder, teacher)
-        mask_decoder = MaskDecoder()
+        mask_decoder = MaskDecoder() if for_training else None
         if cfg.MODEL.COMPILE:
             # In place: a wrapper would change the names of parameters.
-            for module in (image_encoder, teacher.image_encoder, mask_decoder):
+            own_teacher = teacher and teacher.image_encoder
+            for module in filter(None, (image_encoder, own_teacher, mask_decoder)):
                 module.compile()
         return {
             "image_encoder": image_encoder,
@@ -169,6 +171,12 @@ class PixelCLIP(nn.Module):
     def device(self) -> torch.device:
         """Device on which the model computes."""
         return self.pixel_mean.device
+
+    def train(self, mode: bool = True) -> "PixelCLIP":
+        """Set the mode; a model for inference refuses training mode with a RuntimeError."""
+        if mode and self.teacher is None:
+            raise RuntimeError("The model was built for inference: build PixelCLIP(cfg) to train.")
+        return super().train(mode)
 
     def forward(self, batched_inputs: Inputs, with_pixel_count: bool = False) -> Any:
         """Losses in training mode, ``sem_seg`` of every image in eval mode; see the class.
@@ -212,8 +220,7 @@ class PixelCLIP(nn.Module):
         images = [inputs["image"] for inputs in batched_inputs]
         dense = self.teacher(self.preprocess(images))  # (B, h, w, d)
         # Only crops need images of their own size, which would fill the memory.
-        full_size = map(self.normalize, images)
-        features = self.mask_features(dense, masks, image_index, full_size)
+        features = self.mask_features(dense, masks, image_index, map(self.normalize, images))
         return EncodedMasks(masks, image_index, features, dense)
 
     def _match_clusters(
@@ -234,11 +241,8 @@ class PixelCLIP(nn.Module):
         assignment = probabilities[gathered.own].argmax(dim=1)  # (N,)
         targets = merge_masks(masks, image_index, assignment, num_images, num_clusters)
         similarity = cosine_maps(features, cluster_embeddings)  # (B, K, h, w)
-        return (
-            similarity.flatten(0, 1),
-            MaskTargets(targets.flatten(0, 1), image_of_map, valid_mask),
-            gathered.total,
-        )
+        maps = MaskTargets(targets.flatten(0, 1), image_of_map, valid_mask)
+        return similarity.flatten(0, 1), maps, gathered.total
 
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Normalize RGB images (3, H, W) in 0..255 of any sizes and resize them to one batch."""
@@ -294,7 +298,3 @@ class PixelCLIP(nn.Module):
         images = [self.normalize(inputs["image"]) for inputs in batched_inputs]
         models = self.image_encoder, self.text_classifier
         return self.inference_views.score_images(images, batched_inputs, *models)
-
-
-def _clear_text_cache(model: PixelCLIP, _incompatible_keys: Any) -> None:
-    model.text_classifier.clear_text_cache()

@@ -370,6 +370,23 @@ def test_a_vocabulary_is_embedded_once(tiny_model, monkeypatch):
     assert not tiny_model.text_classifier._cache
 
 
+def test_a_model_for_inference_gives_the_same_and_refuses_training(tiny_config_of_each):
+    whole = PixelCLIP(tiny_config_of_each).eval()
+    model = PixelCLIP(tiny_config_of_each, for_training=False)
+    weights = whole.state_dict()
+    for name in set(weights) - set(model.state_dict()):
+        assert name.startswith(("teacher.", "mask_decoder."))
+        del weights[name]
+    model.load_state_dict(weights)
+    for one in (whole, model):
+        one.set_vocabulary(["cat", "dog"])
+    inputs = [{"image": make_batch()[0]["image"]}]
+    assert torch.equal(model(inputs)[0]["sem_seg"], whole(inputs)[0]["sem_seg"])
+    with pytest.raises(RuntimeError, match="built for inference: build PixelCLIP"):
+        model.train()
+    assert not model.training
+
+
 @pytest.mark.slow
 def test_compiled_modules_keep_names_and_values(tiny_config_of_each, monkeypatch):
     # Without code generation, which needs a compiler; test_cuda.py runs all of it.

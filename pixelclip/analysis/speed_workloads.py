@@ -17,7 +17,6 @@ import pycocotools.mask
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from numpy.typing import NDArray
 from PIL import Image
@@ -143,7 +142,7 @@ def _stage_of(module: torch.nn.Module, name: str) -> Stage:
 def eval_workload(cfg: CfgNode, images: Path, folder: Path) -> Workload:
     """Label maps, on the CPU, of ``TEST.IMS_PER_BATCH`` images in COCO-Stuff's 171 classes."""
     cfg = _without_data_sets(cfg)
-    model: Any = build_model(cfg).eval()
+    model = meta_arch.PixelCLIP(cfg, for_training=False).to(cfg.MODEL.DEVICE)
     model.set_vocabulary(list(get_vocabulary("coco_stuff_171")))
     inputs = itertools.cycle(_test_inputs(cfg, images))
 

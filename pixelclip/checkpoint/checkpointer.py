@@ -78,7 +78,8 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
         write_text(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        return read_checkpoint(filename)
+        # For inference only a part of the file is used, and nothing of it is kept.
+        return read_checkpoint(filename, mmap=not self.model.training)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         expected = self.model.state_dict()
@@ -92,9 +93,10 @@ class PixelCLIPCheckpointer(DetectionCheckpointer):
             unused = {n: v for n, v in expected.items() if n.startswith(TRAINING_PARTS)}
             checkpoint["model"].update({n: torch.zeros_like(v) for n, v in unused.items()})
         own = {n: v for n, v in expected.items() if n.startswith(OPTIONAL_PARTS)}
+        left_out = OPTIONAL_PARTS + (TRAINING_PARTS if is_for_inference(expected) else ())
         stored = checkpoint["model"]
         checkpoint["model"] = own | {
-            n: v for n, v in stored.items() if n in own or not n.startswith(OPTIONAL_PARTS)
+            n: v for n, v in stored.items() if n in own or not n.startswith(left_out)
         }
         _check_fit(checkpoint["model"], expected, str(checkpoint.get(CONFIG_KEY, "")))
         return super()._load_model(checkpoint)

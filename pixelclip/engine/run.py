@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
@@ -92,7 +93,8 @@ def _evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
         len(cfg.DATASETS.TEST),
         os.path.join(cfg.OUTPUT_DIR, "evaluation"),
     )
-    model = Trainer.build_model(cfg).eval()
+    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    model = architecture(cfg, for_training=False).to(cfg.MODEL.DEVICE)
     PixelCLIPCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     return Trainer.test(cfg, model)
 

@@ -18,6 +18,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from torch import nn
 
+from pixelclip.checkpoint.checkpointer import TRAINING_PARTS
 from pixelclip.evaluation.mask_regions import mask_file
 from pixelclip.evaluation.timed_inference import Speed
 from pixelclip.utils.atomic_write import write_text
@@ -44,9 +45,14 @@ class DatasetResult:
 
 
 def hash_weights(model: nn.Module) -> str:
-    """SHA-256 of a model's state dict: names, types, shapes and values."""
+    """SHA-256 of a model's state dict: names, types, shapes and values.
+
+    What only training needs does not count: no result depends on it.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(TRAINING_PARTS):
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)  # any shape -> (elements,)
         digest.update(flat.view(torch.uint8).numpy())

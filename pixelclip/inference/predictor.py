@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
 from pixelclip.checkpoint import PixelCLIPCheckpointer
@@ -256,7 +255,7 @@ def _build(
 ) -> tuple[PixelCLIP, tuple[int, int, int]]:
     """A config's model with weights, and the sizes of images and batches."""
     cfg = load_predictor_config(config, weights, overrides)
-    model = build_model(cfg).eval()
+    model = PixelCLIP(cfg, for_training=False).to(cfg.MODEL.DEVICE)
     PixelCLIPCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return model, (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.TEST.IMS_PER_BATCH)
 

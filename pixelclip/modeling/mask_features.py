@@ -139,12 +139,12 @@ def find_containers(masks: Tensor, image_index: Tensor) -> Tensor:
 
 
 def build_mask_features(
-    cfg: CfgNode, image_encoder: DenseImageEncoder, teacher: MomentumTeacher
+    cfg: CfgNode, image_encoder: DenseImageEncoder, teacher: MomentumTeacher | None
 ) -> MaskFeatures:
     """Build what ``MODEL.PIXELCLIP.MASK_FEATURES`` says.
 
     With other features than "pooled", the teacher of a ViT gives MaskCLIP's value path, whatever
-    path the student and the test take.
+    path the student and the test take. A model for inference has no teacher.
 
     Raises:
         ValueError: an unknown kind, no crop, a negative weight, or the value path of a ConvNeXt,
@@ -167,7 +167,7 @@ def build_mask_features(
             "MODEL.PIXELCLIP.MASK_FEATURES is 'pooled_value_path', which is a path through a ViT's "
             "last block, and the image encoder is a ConvNeXt: choose 'pooled' or 'pooled_and_crop'."
         )
-    if kind != "pooled" and has_value_path:
+    if teacher is not None and kind != "pooled" and has_value_path:
         encoder: Any = teacher.image_encoder
         encoder.dense_path = get_dense_path("maskclip")
     crops = build_mask_crops(cfg) if kind == "pooled_and_crop" else None

@@ -17,7 +17,7 @@ from pixelclip.data.vocabularies import SYNONYM_SEPARATOR, validate_class_names
 from pixelclip.modeling.prompt_templates import fill_template, get_prompt_templates
 from pixelclip.modeling.text_encoder import TextEncoder
 
-_TEXTS_PER_BATCH = 256
+_TEXTS_PER_BATCH = 128
 
 # No cosine is below it, so that a background of this score never wins.
 NO_THRESHOLD = -1.0
@@ -188,7 +188,7 @@ class TextClassifier:
         self._features = self._embed_clusters(class_prompts)
         self.class_names = tuple(f"cluster {index}" for index in range(len(self._features)))
 
-    def clear_text_cache(self) -> None:
+    def clear_text_cache(self, *_of_hook: object) -> None:
         """Compute all text features again, because the weights have changed."""
         self._features = None
         self._cache.clear()

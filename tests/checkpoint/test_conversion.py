@@ -90,6 +90,23 @@ def test_inference_only_predicts_the_same(whole, tiny_config_of_each, tmp_path):
     torch.testing.assert_close(close, expected, atol=5e-3, rtol=0)
 
 
+def test_a_model_for_inference_loads_both_and_still_refuses_others(
+    whole, tiny_config_of_each, tmp_path
+):
+    convert_checkpoint(whole, tmp_path / "small.pth", "inference")
+    expected = model_of(tmp_path / "small.pth")
+    for path in (whole, tmp_path / "small.pth"):
+        model = PixelCLIP(tiny_config_of_each, for_training=False)
+        PixelCLIPCheckpointer(model).load(str(path))
+        actual = model.state_dict()
+        assert set(actual) == set(expected)
+        assert all(torch.equal(actual[name], value) for name, value in expected.items())
+    other = tmp_path / "other.pth"
+    torch.save({"model": {**expected, "mask_decoders": torch.ones(1)}}, other)
+    with pytest.raises(ValueError, match="1 parameters unknown to the model: mask_decoders"):
+        PixelCLIPCheckpointer(model).load(str(other))
+
+
 def test_inference_only_is_whole_and_the_same_each_time(whole, tiny_config_of_each, tmp_path):
     convert_checkpoint(whole, tmp_path / "small.pth", "inference")
     states = []

@@ -100,6 +100,13 @@ def test_weights_are_told_apart_by_name_type_shape_and_value():
     assert hash_weights(model()) == hash_weights(model())
 
 
+def test_what_only_training_needs_does_not_count_among_the_weights():
+    model = nn.ModuleDict({"image_encoder": nn.Linear(2, 3)})
+    expected = hash_weights(model)
+    model.update({"teacher": nn.Linear(2, 3), "mask_decoder": nn.Linear(1, 1)})
+    assert hash_weights(model) == expected
+
+
 def test_data_are_the_same_in_another_folder(labeled_sets, tmp_path):
     before = hash_data(NAMES[0])
     records = DatasetCatalog.get(NAMES[0])
