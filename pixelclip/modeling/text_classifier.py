@@ -17,7 +17,7 @@ from pixelclip.data.vocabularies import SYNONYM_SEPARATOR, validate_class_names
 from pixelclip.modeling.prompt_templates import fill_template, get_prompt_templates
 from pixelclip.modeling.text_encoder import TextEncoder
 
-_TEXTS_PER_BATCH = 128
+_TEXTS_PER_BATCH = 32
 
 # No cosine is below it, so that a background of this score never wins.
 NO_THRESHOLD = -1.0
