@@ -17,10 +17,15 @@ _DISK_ERRORS = {EACCES, EDQUOT, EFBIG, EIO, ENOSPC, EPERM, EROFS}
 
 
 @contextlib.contextmanager
-def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[Any]]:
+def atomic_writer(path: str | os.PathLike[str], replace: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file next to ``path`` for binary writing; at the end, rename it to ``path``.
 
     When the block raises, the temporary file is removed and what stood at ``path`` is untouched.
+
+    Args:
+        path: of the file.
+        replace: whether to replace a file that stands there at the end; if not, one of several
+            processes wins.
 
     Raises:
         OSError: the file cannot be written; it names the path and the free space.
@@ -35,7 +40,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        (os.replace if replace else _rename_once)(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -49,9 +54,22 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[Any]]:
         raise OSError(cause.errno, text, os.path.join(folder, name)) from error
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all; raises as :func:`atomic_writer`."""
-    with atomic_writer(path) as file:
+def _rename_once(source: str, target: str | os.PathLike[str]) -> None:
+    """Rename a file, or remove it where the target exists."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        pass
+    except OSError:  # the disk has no hard links; two may still win in the same moment
+        if not os.path.exists(target):
+            os.replace(source, target)
+            return
+    os.unlink(source)
+
+
+def write_text(path: str | os.PathLike[str], text: str, replace: bool = True) -> None:
+    """Write a text file in UTF-8, whole or not at all; see :func:`atomic_writer`."""
+    with atomic_writer(path, replace) as file:
         file.write(text.encode())
 
 

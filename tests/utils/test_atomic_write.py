@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelclip.utils.atomic_write import atomic_writer, remove_leftovers
+from pixelclip.utils.atomic_write import atomic_writer, remove_leftovers, write_text
 
 
 def test_writes_whole_files_with_the_usual_permissions(tmp_path):
@@ -74,6 +74,21 @@ def test_a_running_process_keeps_its_temporary_file(tmp_path):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert set(os.listdir(tmp_path)) == {"a.png", "b.tmp", elsewhere}
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_that_another_process_wrote_meanwhile_may_stay(tmp_path, monkeypatch, has_links):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "file"
+    with atomic_writer(path, replace=False) as file:
+        file.write(b"mine")
+        write_text(path, "the other's", replace=False)
+    assert path.read_text() == "the other's"
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_folder_is_listed_once_however_many_files_are_written(tmp_path, monkeypatch):
