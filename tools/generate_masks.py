@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Find masks in a folder of images and write them as SA-1B files to train on.
 
-After an interruption, the same command resumes. SAM, SAM-HQ and SAM 2 need:
-pip install "pixelclip[masks]"
+After an interruption, the same command resumes. Processes that torchrun or SLURM start, or that
+have a --shard each, divide the images. SAM, SAM-HQ and SAM 2 need: pip install "pixelclip[masks]"
 """
 
 import argparse
@@ -12,17 +12,27 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0 where masks were found."""
+    """Run the command line; return 0 where masks were found or, of the status, all is done."""
     options = _parse(arguments)
-    from pixelclip.mask_generation.generate import COPIES, generate_masks
+    from pixelclip.mask_generation.generate import COPIES, find_status, generate_masks
     from pixelclip.modeling.inference_masks import build_mask_generator
+    from pixelclip.utils.shards import find_shard
 
+    shard = find_shard(options.shard)
     generator = build_mask_generator(
         options.generator, options.model, options.weights, options.clusters
     )
+    if options.status:
+        status = find_status(options.images, options.output, generator)
+        print(status.describe(shard.count))
+        return 0 if status.is_complete else 1
     summary = generate_masks(
-        options.images, options.output, generator, options.link, options.workers
+        options.images, options.output, generator, options.link, options.workers, shard
     )
+    if not shard.is_whole:
+        print(f"{shard}:\n{summary}")
+        print("Once --status says that all is done, the command without shards writes the summary.")
+        return 0
     print(summary)
     if not summary.masks_per_image["most"]:
         raise ValueError("no mask was found in any image")
@@ -45,6 +55,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", default="", help="a file with the weights of DINO or DINOv2")
     parser.add_argument("--clusters", type=int, default=16, help="regions of DINO (%(default)s)")
     parser.add_argument("--workers", type=int, help="processes; default: GPUs or cores")
+    parser.add_argument(
+        "--shard", help="3/64: the third of 64 shares; default: torchrun's or SLURM's"
+    )
+    parser.add_argument(
+        "--status", action="store_true", help="only say what is done; exit code 1 if not everything"
+    )
     return parser.parse_args(arguments)
 
 

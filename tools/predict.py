@@ -2,7 +2,8 @@
 """Label images, folders, videos or a camera with any words.
 
 Writes overlays, label maps and JSON. After an interruption, the same command resumes. Files that
-cannot be read are skipped and named at the end; the exit code is then 1.
+cannot be read are skipped and named at the end; the exit code is then 1. Processes that torchrun or
+SLURM start, or that have a --shard each, divide the files; their exit code is 0 at the end.
 """
 
 import argparse
@@ -10,6 +11,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pixelclip.inference.files import PredictionReport
+    from pixelclip.utils.shards import Shard
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,9 +53,11 @@ def _predict(options: argparse.Namespace) -> int:
     from pixelclip.inference.files import (
         PredictionReport,
         PredictionSettings,
+        find_prediction_status,
         predict_camera,
         predict_files,
     )
+    from pixelclip.utils.shards import find_shard
 
     def words(given: Sequence[str] | None) -> tuple[str, ...] | None:
         return parse_words(given) if given else None
@@ -64,17 +72,28 @@ def _predict(options: argparse.Namespace) -> int:
         background_words=words(options.background_words),
         frame_step=options.frame_step,
     )
-    report = PredictionReport()
+    shard, report = find_shard(options.shard), PredictionReport()
+    if options.status:
+        status = find_prediction_status(options.inputs, settings)
+        print(status.describe(shard.count))
+        return 0 if status.is_complete else 1
     if options.inputs:
-        report = predict_files(options.inputs, settings)
+        report = predict_files(options.inputs, settings, shard)
     if options.camera is not None:
         camera = predict_camera(options.camera, settings, options.seconds)
         report.written += camera.written
         report.files += camera.files
-    for path, problem in report.problems.items():
-        named = problem if problem.startswith(path) else f"{path}: {problem}"
-        print(f"problem: {named}", file=sys.stderr)
-    print(report.summarize(options.output))
+    return _conclude(report, shard, options.output)
+
+
+def _conclude(report: "PredictionReport", shard: "Shard", output: Path) -> int:
+    for problem in report.problems.values():
+        print(f"problem: {problem}", file=sys.stderr)
+    if not shard.is_whole:
+        # Another exit code would make torchrun end the other processes; --status has all problems.
+        print(f"{shard}: {report.summarize(output)}")
+        return 0
+    print(report.summarize(output))
     return 1 if report.problems or not (report.written or report.kept) else 0
 
 
@@ -103,6 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="of the camera; default: until Ctrl-C")
     parser.add_argument(
         "--frame-step", type=int, default=1, help="label every Nth frame of a video (%(default)s)"
+    )
+    parser.add_argument(
+        "--shard", help="3/64: the third of 64 shares; default: torchrun's or SLURM's"
+    )
+    parser.add_argument(
+        "--status", action="store_true", help="only say what is done; exit code 1 if not everything"
     )
     parser.add_argument("--opts", nargs="+", default=[], help="config keys and values: KEY VALUE")
     return parser

@@ -2,7 +2,7 @@
 
 In the output folder, an image ``a.jpg`` gets ``a_overlay.jpg``, ``a_labels.png`` and
 ``a_classes.json``, a video ``b.mov`` gets ``b_overlay.mp4`` and ``b_classes.json``. What lies in a
-folder that was given keeps its place below it.
+folder that was given keeps its place below it. The JSON of a file that cannot be read says why.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from pixelclip.data.images import IMAGE_SUFFIXES, ImageReadError, is_address
@@ -30,6 +31,7 @@ from pixelclip.inference.result import ClassShare, Prediction
 from pixelclip.inference.video import Frame, VideoSource, write_video
 from pixelclip.modeling.clip_loader import get_clip_note
 from pixelclip.utils.atomic_write import atomic_writer
+from pixelclip.utils.shards import WHOLE, Shard, WorkStatus
 from pixelclip.utils.visualization import ImageArray, LegendEntry, add_legend
 
 logger = logging.getLogger(__name__)
@@ -69,7 +71,8 @@ class PredictionReport:
     Attributes:
         written: number of images and videos that this run labeled.
         kept: number of those with results of the same file and settings from before.
-        problems: by path, why there is no result or only part of one; what is not text is escaped.
+        problems: by path, why there is no result or only part of one, with the path; what is not
+            text is escaped.
         files: that this run wrote.
     """
 
@@ -99,12 +102,19 @@ class PredictionInput(NamedTuple):
 
 
 def predict_files(
-    patterns: Sequence[str | os.PathLike[str]], settings: PredictionSettings
+    patterns: Sequence[str | os.PathLike[str]],
+    settings: PredictionSettings,
+    shard: Shard = WHOLE,
 ) -> PredictionReport:
     """Label images and videos; what cannot be read is skipped, counted and reported.
 
     After an interruption, the same call resumes: finished results are kept where file, weights and
     settings are the same. Every file is complete or absent; a result's JSON is written last.
+
+    Args:
+        patterns: see :func:`find_inputs`.
+        settings: how they are labeled.
+        shard: the inputs to do; the report is of these.
 
     Raises:
         FileNotFoundError: a missing config, checkpoint or input, see :func:`find_inputs`.
@@ -113,7 +123,10 @@ def predict_files(
     """
     report = PredictionReport()
     writer = _ResultWriter(settings, report.files)
-    for one in tqdm(find_inputs(patterns, settings.output), "labeling", unit="file"):
+    inputs = [one for one in find_inputs(patterns, settings.output) if shard.owns(one.name)]
+    if shard.local_count > 1 and (gpus := torch.cuda.device_count()):
+        torch.cuda.set_device(shard.local_gpus(gpus)[0])
+    for one in tqdm(inputs, shard.label("labeling"), unit="file"):
         if writer.is_finished(one):
             report.kept += 1
             continue
@@ -121,10 +134,25 @@ def predict_files(
             problem = writer.write_video(one) if one.is_video else writer.write_image(one)
             report.written += 1
         except ImageReadError as error:
-            problem = str(error)
+            named = str(error).startswith(str(one.path))
+            problem = str(error) if named else f"{one.path}: {error}"
+            writer.write_problem(one, problem)
         if problem:
             report.problems[_printable(one.path)] = _printable(problem)
     return report
+
+
+def find_prediction_status(
+    patterns: Sequence[str | os.PathLike[str]], settings: PredictionSettings
+) -> WorkStatus:
+    """How many inputs have results of the same file and settings; no model is loaded.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`predict_files`.
+    """
+    writer = _ResultWriter(settings, [])
+    inputs = find_inputs(patterns, settings.output)
+    return WorkStatus({one.name: writer.find_problem(one) for one in inputs})
 
 
 def predict_camera(
@@ -259,7 +287,7 @@ class _ResultWriter:
         if settings.frame_step < 1:
             raise ValueError(f"The frame step is {settings.frame_step}; expected at least 1.")
         cfg = load_predictor_config(settings.config_file, settings.weights, settings.overrides)
-        cfg.OUTPUT_DIR = ""
+        cfg.OUTPUT_DIR = cfg.MODEL.DEVICE = ""  # where results are made does not matter
         weights = cfg.MODEL.WEIGHTS
         self._background: dict[str, Any] = {
             "background_threshold": settings.background_threshold,
@@ -288,14 +316,17 @@ class _ResultWriter:
         return path
 
     def is_finished(self, one: PredictionInput) -> bool:
-        """Whether there are results of the same file and settings."""
+        """Whether there are results of the same file and settings, without a problem."""
+        return self.find_problem(one) == ""
+
+    def find_problem(self, one: PredictionInput) -> str | None:
+        """The problem of a result, "" without one, or None without a result of the same kind."""
         path = self._settings.output / f"{one.name}{_CLASSES}"
-        try:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             result = json.loads(path.read_bytes())
-            is_same = result["made_with"] == self._made_with
-            return is_same and result["file"] == _identify(one.path) and not result["problem"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+            if result["made_with"] == self._made_with and result["file"] == _identify(one.path):
+                return result["problem"] or ""
+        return None
 
     def write_image(self, one: PredictionInput) -> str | None:
         """Write an image's files; there is no problem to be reported."""
@@ -321,6 +352,11 @@ class _ResultWriter:
             problem = f"{one.path} is cut off: {count} of {source.count} frames could be read"
         self.write_result(one.name, {"file": _identify(one.path), "problem": problem, **result})
         return problem
+
+    def write_problem(self, one: PredictionInput, problem: str) -> None:
+        """Write why there is no result; the next run tries again."""
+        self.write_result(one.name, {"file": _identify(one.path), "problem": problem})
+        self._files.pop()  # nothing was labeled
 
     def write_frames(
         self, name: PurePath, frames: Iterable[Frame], rate: float, is_camera: bool = False

@@ -2,21 +2,22 @@
 
     OUTPUT/images/a/X.jpg     a copy of the image, or a link to it
     OUTPUT/images/a/X.json    its masks
+    OUTPUT/problems/a/X.txt   instead of both, why the image could not be read
     OUTPUT/generator.json     the generator that made them, and the folder of images
     OUTPUT/summary.json       how many masks, how much they cover, what could not be read
     OUTPUT/contact_sheet.png  some of the images with their masks
 
 Files appear whole or not at all, and an image's JSON last, so that a run that was killed resumes
-where it was. Several processes may run at once: each takes what is not finished yet.
+where it was. Several processes may run at once: each takes what is not finished yet of its shard.
+The last two files describe all images, so that a process that has only a shard does not write them.
 """
 
 import contextlib
-import dataclasses
 import json
 import random
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,19 +33,29 @@ from pixelclip.mask_generation.base_generator import BaseGenerator
 from pixelclip.mask_generation.summary import MaskSummary, Outcome, write_contact_sheet
 from pixelclip.mask_generation.workers import choose_devices, run_tasks
 from pixelclip.utils.atomic_write import atomic_writer, write_text
+from pixelclip.utils.shards import WHOLE, Shard, WorkStatus
 
 # Below the output; next to it lie reports, which are not to be trained on.
-COPIES = "images"
+COPIES, _PROBLEMS = "images", "problems"
 # What training cannot pair with a JSON is written as JPEG.
 _SUFFIXES = (*IMAGE_SUFFIXES, ".webp", ".tif", ".tiff", ".bmp")
 
 
 class ImagePaths(NamedTuple):
-    """An image, its copy (or link) with a suffix that training knows, and the JSON next to that."""
+    """Where an image and its results lie.
+
+    Attributes:
+        name: the image below the folder of all images.
+        image: its copy (or link) with a suffix that training knows.
+        annotation: the JSON next to that.
+        problem: a text instead of both.
+    """
 
     source: Path
+    name: PurePath
     image: Path
     annotation: Path
+    problem: Path
 
 
 def generate_masks(
@@ -53,6 +64,7 @@ def generate_masks(
     generator: BaseGenerator,
     link: bool = False,
     num_workers: int | None = None,
+    shard: Shard = WHOLE,
 ) -> MaskSummary:
     """Find masks in every image of a folder, see the top of this file; skip what cannot be read.
 
@@ -61,24 +73,39 @@ def generate_masks(
         generator: is loaded when there is something to do.
         link: write symbolic links to the images instead of copies.
         num_workers: processes, see :func:`choose_devices`.
+        shard: the images to do; the summary is of these.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`find_images`; ValueError also where the output
             holds masks of another generator or other images.
         OSError: a file cannot be written.
     """
-    found = find_images(images, output)
-    devices = choose_devices(bool(generator.default_model), num_workers)
+    found = [paths for paths in find_images(images, output) if shard.owns(paths.name)]
+    devices = choose_devices(bool(generator.default_model), num_workers, shard)
     _claim_folder(output, {**generator.settings, "images": str(images.resolve())})
-    # Processes that run at once meet less often when each has its own order.
+    # Processes that have the same images meet less often when each has its own order.
     in_turn = random.SystemRandom().sample(found, len(found))
     results = run_tasks(partial(_write, generator, link), in_turn, devices)
-    outcomes = dict(tqdm(results, "masks", len(found), unit=" images"))
+    outcomes = dict(tqdm(results, shard.label("masks"), len(found), unit=" images"))
     summary = MaskSummary.from_outcomes([outcomes[paths] for paths in found], generator.settings)
-    _write_json(output / "summary.json", dataclasses.asdict(summary))
-    usable = [(paths.image, paths.annotation) for paths in found if outcomes[paths].num_masks]
-    write_contact_sheet(usable, output / "contact_sheet.png")
+    if shard.is_whole:
+        write_text(output / "summary.json", summary.to_json())
+        usable = [(paths.image, paths.annotation) for paths in found if outcomes[paths].num_masks]
+        write_contact_sheet(usable, output / "contact_sheet.png")
     return summary
+
+
+def find_status(images: Path, output: Path, generator: BaseGenerator) -> WorkStatus:
+    """How many images have masks, from the files that exist; none of them is opened.
+
+    An image that has changed since counts as done; the next run does it again.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`generate_masks`.
+    """
+    found = find_images(images, output)
+    _check_folder(output, {**generator.settings, "images": str(images.resolve())})
+    return WorkStatus({paths.name: _find_problem(paths) for paths in found})
 
 
 def find_images(images: Path, output: Path) -> list[ImagePaths]:
@@ -116,23 +143,25 @@ def _name_copies(images: Path, output: Path) -> Iterator[ImagePaths]:
             target = target.with_name(f"{target.name}_{suffix[1:]}")
         taken.add((target.parent, target.name.lower()))
         kept = suffix if suffix.lower() in IMAGE_SUFFIXES else ".jpg"
-        yield ImagePaths(source, Path(f"{target}{kept}"), Path(f"{target}{JSON_SUFFIX}"))
+        copy, annotation = Path(f"{target}{kept}"), Path(f"{target}{JSON_SUFFIX}")
+        place = target.relative_to(output / COPIES)
+        yield ImagePaths(source, below, copy, annotation, output / _PROBLEMS / f"{place}.txt")
 
 
 def _claim_folder(output: Path, settings: dict[str, Any]) -> None:
-    """Write down which generator and images the folder is for; two must not be mixed unseen."""
+    """Write down which generator and images the folder is for, or refuse another's folder."""
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / "generator.json", json.dumps(settings, indent=2), replace=False)
+    _check_folder(output, settings)
+
+
+def _check_folder(output: Path, settings: dict[str, Any]) -> None:
     path = output / "generator.json"
     if path.exists() and (before := json.loads(path.read_bytes())) != settings:
         raise ValueError(
             f"{output} holds masks of the generator and images {before}, not of {settings}; choose "
             f"another folder for these. If you only moved the images, change 'images' in {path}."
         )
-    output.mkdir(parents=True, exist_ok=True)
-    _write_json(path, settings)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=2))
 
 
 def _write(
@@ -146,7 +175,11 @@ def _write(
         pixels = read_rgb_image(paths.source)
     except (ImageReadError, OSError) as error:
         # A file name may have bytes that are not text, which could not be printed.
-        return paths, Outcome(problem=str(error).encode(errors="backslashreplace").decode())
+        problem = str(error).encode(errors="backslashreplace").decode()
+        paths.problem.parent.mkdir(parents=True, exist_ok=True)
+        write_text(paths.problem, problem)
+        return paths, Outcome(problem=problem)
+    paths.problem.unlink(missing_ok=True)
     generator.load(device)
     paths.image.parent.mkdir(parents=True, exist_ok=True)
     _write_image(paths, pixels, link)
@@ -162,6 +195,13 @@ def _find_finished(paths: ImagePaths) -> Outcome | None:
         if paths.image.exists() and content["source"] == _identify(paths.source):
             return Outcome.from_json(content)._replace(was_finished=True)
     return None
+
+
+def _find_problem(paths: ImagePaths) -> str | None:
+    """Why an image has no masks, "" where it has, or None where it is still to be done."""
+    with contextlib.suppress(FileNotFoundError):
+        return paths.problem.read_text()
+    return "" if paths.annotation.exists() and paths.image.exists() else None
 
 
 def _identify(path: Path) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """How many masks a generator found, how much of the images they cover, and what they look like."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -47,9 +48,10 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class MaskSummary:
-    """What became of all images; the field names are the keys of ``summary.json``.
+    """What became of all images.
 
     Attributes:
+        finished_before: how many had their masks from earlier runs.
         without_masks: how many were read, and no mask found in them; training skips them.
         masks_per_image: mean, least, median and most, over those that could be read.
         coverage: mean share of the pixels that at least one mask has, over the same.
@@ -78,6 +80,12 @@ class MaskSummary:
             fmean([outcome.coverage for outcome in read] or [0.0]),
             tuple(outcome.problem for outcome in outcomes if outcome.problem),
         )
+
+    def to_json(self) -> str:
+        """The content of ``summary.json``, which does not depend on how many runs it took."""
+        content = asdict(self)
+        del content["finished_before"]
+        return json.dumps(content, indent=2)
 
     def __str__(self) -> str:
         masks = self.masks_per_image

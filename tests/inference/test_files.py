@@ -23,11 +23,13 @@ from pixelclip.inference import files as prediction_files
 from pixelclip.inference.files import (
     PredictionSettings,
     find_inputs,
+    find_prediction_status,
     predict_camera,
     predict_files,
 )
 from pixelclip.inference.result import ClassShare, Prediction
 from pixelclip.inference.video import Frame, VideoSource, write_video
+from pixelclip.utils.shards import Shard
 
 NAMES = ["sky", "stone", "car"]
 CONFIG = "configs/demo/toy.yaml"
@@ -90,7 +92,8 @@ def test_each_image_has_overlay_labels_and_result(photos, settings, builds, toy_
     assert "image in one of the formats" in report.problems["two/bad.jpg"]
     suffixes = ("classes.json", "labels.png", "overlay.jpg")
     expected_files = [f"{folder}/a_{suffix}" for folder in ("one", "two") for suffix in suffixes]
-    assert files_below(settings.output) == expected_files
+    assert files_below(settings.output) == [*expected_files, "two/bad_classes.json"]
+    assert "image in one of the formats" in result_of(settings, "two/bad")["problem"]
     assert {str(path.relative_to(settings.output)) for path in report.files} == set(expected_files)
     for name in ("one/a", "two/a"):
         expected = toy_predictor(photos / f"{name}.jpg", NAMES)
@@ -140,6 +143,39 @@ def test_finished_results_are_kept_until_something_changes(photos, settings, bui
         {"overrides": (*settings.overrides, "TEST.FLIP", "True")},
     ):
         assert predict_files(["one"], dataclasses.replace(settings, **change)).written == 1, change
+
+
+def test_shards_write_what_a_single_process_writes(photos, settings, builds):
+    alone = dataclasses.replace(settings, output=photos / "alone")
+    predict_files(["one", "two"], alone)
+    reports = [predict_files(["one", "two"], settings, Shard(index, 3)) for index in range(3)]
+    assert sum(report.written for report in reports) == 2
+    assert [path for report in reports for path in report.problems] == ["two/bad.jpg"]
+    assert files_below(settings.output) == files_below(alone.output)
+    for name in files_below(alone.output):
+        assert (settings.output / name).read_bytes() == (alone.output / name).read_bytes()
+    status = find_prediction_status(["one", "two"], settings)
+    assert status.is_complete
+    assert "3 of 3 done (1 with problems), 0 left" in status.describe()
+    other = dataclasses.replace(settings, vocabulary=["sky"])
+    assert "0 of 3 done, 3 left" in find_prediction_status(["one", "two"], other).describe()
+    assert predict_files(["one", "two"], settings).kept == 2
+
+
+def test_a_status_loads_no_model(photos, settings, monkeypatch):
+    monkeypatch.setattr(Predictor, "from_config", lambda *_: pytest.fail("a model was built"))
+    assert not find_prediction_status(["one"], settings).is_complete
+    assert not settings.output.exists()
+
+
+def test_shards_of_one_machine_use_different_gpus(photos, settings, builds, monkeypatch):
+    used = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    for index in range(4):
+        predict_files(["one"], settings, Shard(index, 8, index, 4))
+    predict_files(["one"], settings, Shard(1, 8))
+    assert used == [0, 1, 0, 1]
 
 
 def test_an_interrupted_run_is_resumed(photos, settings, builds, toy_predictor, monkeypatch):
@@ -253,7 +289,7 @@ def test_corrupt_videos_are_reported_each_time(photos, settings, builds, monkeyp
     monkeypatch.setattr(VideoSource, "__iter__", lambda _: iter(()))
     report = predict_files(["clip.mp4"], dataclasses.replace(settings, output=photos / "other"))
     assert "no frame that can be read" in report.problems["clip.mp4"]
-    assert report.files == files_below(photos / "other") == []
+    assert (report.files, files_below(photos / "other")) == ([], ["clip_classes.json"])
 
 
 @pytest.fixture
@@ -340,6 +376,18 @@ def test_the_command_line(photos, settings, builds, capsys):
     capsys.readouterr()
     assert run("one", *arguments) == 0
     assert capsys.readouterr().out == "4 labeled; wrote 12 files in out\n"
+
+
+def test_a_shard_with_problems_or_without_files_ends_well(photos, builds, capsys):
+    arguments = ["two", "--config-file", CONFIG, "--output", "out", "--words", ", ".join(NAMES)]
+    assert run(*arguments, "--status") == 1
+    for shard in ("1/3", "2/3", "3/3"):
+        assert run(*arguments, "--shard", shard) == 0
+        assert f"shard {shard}: " in capsys.readouterr().out
+    assert run(*arguments, "--status") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("problem: two/bad.jpg is not an image")
+    assert printed.endswith("2 of 2 done (1 with problems), 0 left\n")
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from pixelclip.data.sa1b import load_sa1b
 from pixelclip.data.sa1b_files import parse_mask_rles, read_annotation_bytes, read_image_bytes
 from pixelclip.engine import Trainer
 from pixelclip.mask_generation.dino_generator import DINO
-from pixelclip.mask_generation.generate import COPIES, find_images, generate_masks
+from pixelclip.mask_generation.generate import COPIES, find_images, find_status, generate_masks
 from pixelclip.mask_generation.superpixels import SuperpixelGenerator
+from pixelclip.utils.shards import Shard
 
 from .drawings import draw_regions
 
@@ -180,6 +181,53 @@ def test_images_without_masks_are_counted(images, tmp_path, monkeypatch):
     assert run(images, tmp_path / "out").finished_before == 4
 
 
+def test_shards_write_what_a_single_process_writes(images, tmp_path):
+    (images / "bad.jpg").touch()
+    run(images, tmp_path / "alone")
+    summaries = [run(images, tmp_path / "out", shard=Shard(index, 3)) for index in range(3)]
+    assert sum(summary.images for summary in summaries) == 5
+    [problem] = [problem for summary in summaries for problem in summary.skipped]
+    assert f"{images / 'bad.jpg'} is empty" in problem
+    reports = {"summary.json", "contact_sheet.png"}
+    assert contents(tmp_path / "alone").keys() - contents(tmp_path / "out").keys() == reports
+    assert run(images, tmp_path / "out").finished_before == 4
+    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
+
+
+def status_of(images, output, num_shards=1):
+    status = find_status(images, output, SuperpixelGenerator())
+    return status.is_complete, status.describe(num_shards).splitlines()
+
+
+def test_the_status_says_what_is_done(images, tmp_path, monkeypatch):
+    (images / "bad.jpg").touch()
+    assert status_of(images, tmp_path / "out") == (False, ["0 of 5 done, 5 left"])
+    assert not (tmp_path / "out").exists()
+    for index in range(2):
+        is_complete, lines = status_of(images, tmp_path / "out", 2)
+        done = [line.split() for line in lines if line.startswith("shard")]
+        assert [words[2] == words[4] for words in done] == [index > 0, False]
+        assert not is_complete
+        run(images, tmp_path / "out", shard=Shard(index, 2))
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("read an image"))
+    is_complete, lines = status_of(images, tmp_path / "out")
+    assert is_complete and lines[-1] == "5 of 5 done (1 with problems), 0 left"
+    assert lines[0].startswith(f"problem: {images / 'bad.jpg'} is empty") and len(lines) == 2
+    with pytest.raises(ValueError, match="holds masks of the generator"):
+        find_status(images, tmp_path / "out", DINO())
+
+
+def test_a_problem_is_forgotten_when_the_image_is_fixed(images, tmp_path):
+    (images / "c.webp").rename(tmp_path / "whole.webp")
+    (images / "c.webp").touch()
+    run(images, tmp_path / "out")
+    assert contents(tmp_path / "out" / "problems").keys() == {"c.txt"}
+    (tmp_path / "whole.webp").rename(images / "c.webp")
+    run(images, tmp_path / "out")
+    assert contents(tmp_path / "out" / "problems") == {}
+    assert status_of(images, tmp_path / "out") == (True, ["4 of 4 done, 0 left"])
+
+
 @pytest.mark.slow
 def test_several_workers_write_the_same(images, tmp_path):
     run(images, tmp_path / "one")
@@ -221,10 +269,10 @@ def test_a_killed_run_leaves_whole_files_and_resumes(images, tmp_path):
     assert killed.returncode == -signal.SIGKILL
     copies = tmp_path / "out" / "images"
     finished = {path: path.stat().st_mtime_ns for path in copies.rglob("*.json")}
-    assert len(finished) == 1
+    assert len(finished) == 2
     assert len(list(copies.rglob("*.tmp"))) == 1, "the file that was being written"
     summary = run(images, tmp_path / "out")
-    assert summary.finished_before == 1
+    assert summary.finished_before == 2
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
     run(images, tmp_path / "whole")
     assert contents(copies) == contents(tmp_path / "whole" / "images")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pixelclip.mask_generation.workers import choose_devices, run_tasks
+from pixelclip.utils.shards import Shard
 
 CPU = torch.device("cpu")
 
@@ -13,10 +14,14 @@ def test_a_network_gets_a_gpu_for_each_process(monkeypatch):
     assert [str(device) for device in choose_devices(True, 3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert len(choose_devices(True, None)) == 2
     assert set(choose_devices(False, 3)) == {torch.device("cpu")}
+    assert choose_devices(True, None, Shard(5, 8, 1, 4)) == [torch.device("cuda", 1)]
+    assert choose_devices(True, 2, Shard(5, 8, 2, 4)) == [torch.device("cuda", 0)] * 2
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert choose_devices(True, None) == [torch.device("cpu")]
     assert len(choose_devices(False, None)) == 6
+    assert len(choose_devices(False, None, Shard(1, 8, 1, 4))) == 1
+    assert len(choose_devices(False, None, Shard(1, 8, 1, 32))) == 1
     with pytest.raises(ValueError, match="0 workers"):
         choose_devices(True, 0)
 

@@ -52,6 +52,23 @@ def test_when_nothing_could_be_read_the_exit_code_says_so(tmp_path, capsys):
     assert "no mask was found" in capsys.readouterr().err
 
 
+def test_a_shard_without_masks_is_not_an_error_and_the_status_counts_it(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").touch()
+    arguments = [str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--workers", "1"]
+    assert run(generate_masks.main, [*arguments, "--status"]) == 1
+    assert "0 of 1 done, 1 left" in capsys.readouterr().out
+    for shard in ("1/2", "2/2"):
+        assert run(generate_masks.main, [*arguments, "--shard", shard]) == 0
+        assert f"shard {shard}:\n" in capsys.readouterr().out
+    assert run(generate_masks.main, [*arguments, "--status", "--shard", "1/2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:3]] == ["problem", "shard 1/2", "shard 2/2"]
+    assert lines[3] == "1 of 1 done (1 with problems), 0 left"
+    assert run(generate_masks.main, [*arguments, "--shard", "3/2"]) == 1
+    assert "error: The shard is '3/2'" in capsys.readouterr().err
+
+
 def test_an_interrupt_says_how_to_continue(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
