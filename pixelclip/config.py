@@ -70,9 +70,11 @@ def _add_solver_config(node: CfgNode) -> None:
 
 def _clip_config() -> CfgNode:
     node = CfgNode()
-    # An open_clip architecture name, or the path of an open_clip JSON model config.
+    # An open_clip architecture name, or an open_clip JSON model config: its path, or "json:" and
+    # its content.
     node.ARCH = "ViT-B-16-quickgelu"
-    # An open_clip pretrained tag, a weights file, or "" for random weights.
+    # An open_clip pretrained tag, a weights file (open_clip's, OpenAI's, or model.safetensors of
+    # transformers' CLIPModel), or "" for random weights.
     node.PRETRAINED = "openai"
     # (height, width) in pixels to which every image is resized before the image encoder.
     node.RESOLUTION = (320, 320)

@@ -3,13 +3,15 @@
 import os
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from safetensors.torch import load_file
 from torch import Tensor
 
-from pixelclip.checkpoint.weights_download import fetch_weights
+from pixelclip.checkpoint.weights_download import CONFIG_FILE, fetch_weights
 from pixelclip.utils.atomic_write import atomic_writer, write_text
 
 # Prefixes of names, ours and the published ones, tried in this order; None: weights without use.
@@ -106,7 +108,7 @@ def read_checkpoint(path: str, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint, ours or a published one, onto the CPU; ``"model"`` has our names.
 
     Args:
-        path: of a file, or a name or address, see :func:`fetch_weights`.
+        path: of a file, or a folder, name or address, see :func:`fetch_weights`.
         mmap: read weights only when they are used, from a file that stays as it is.
 
     Raises:
@@ -118,9 +120,12 @@ def read_checkpoint(path: str, mmap: bool = False) -> dict[str, Any]:
             "A checkpoint is needed here, and the weights are empty, as those of the model 'toy' "
             "are: give a checkpoint with --weights."
         )
-    path = os.path.realpath(fetch_weights(path))  # in a cache of links, what has to be removed
+    found = fetch_weights(path)
+    path = os.path.realpath(found)  # in a cache of links, what has to be removed
     open(path, "rb").close()  # what torch raises for a missing file looks like a damaged one
     try:
+        if found.endswith(".safetensors"):
+            return _read_safetensors(found)
         mmap = mmap and zipfile.is_zipfile(path)  # not torch's former format
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch raises pickle, zip and runtime errors of many kinds
@@ -134,6 +139,13 @@ def read_checkpoint(path: str, mmap: bool = False) -> dict[str, Any]:
         raise ValueError(f"{path!r} holds a {type(data).__name__}, not a checkpoint's dict")
     data = data if "model" in data else {"model": data}
     return {**data, "model": rename_published_weights(data["model"])}
+
+
+def _read_safetensors(path: str) -> dict[str, Any]:
+    """The weights of a file, and the config that lies next to it, if there is one."""
+    config = Path(path).with_name(CONFIG_FILE)
+    text = {CONFIG_KEY: config.read_text("utf-8", "replace")} if config.is_file() else {}
+    return {"model": load_file(path), **text}
 
 
 def is_for_inference(weights: Mapping[str, Tensor]) -> bool:

@@ -1,8 +1,9 @@
-"""Convert checkpoints to other layouts: published, ours, or for inference only."""
+"""Convert checkpoints to other layouts: published, ours, for inference, or CLIP for others."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,10 +16,19 @@ from pixelclip.checkpoint.checkpointer import (
     published_name,
     read_checkpoint,
 )
+from pixelclip.checkpoint.clip_folders import (
+    LOGIT_SCALE,
+    take_clip_weights,
+    write_open_clip_folder,
+    write_transformers_folder,
+)
+from pixelclip.checkpoint.saved_config import load_saved_config
 from pixelclip.checkpoint.weights_download import fetch_weights
-from pixelclip.utils.atomic_write import atomic_writer
+from pixelclip.utils.atomic_write import atomic_folder, atomic_writer
 
-LAYOUTS = ("ours", "published", "inference")
+# Those of a folder, with the CLIP only, and what writes them.
+CLIP_LAYOUTS = {"transformers": write_transformers_folder, "open_clip": write_open_clip_folder}
+LAYOUTS = ("ours", "published", "inference", *CLIP_LAYOUTS)
 # The mean crop in mask_features.* is taken from crops at inference, too.
 _LEFT_OUT: dict[str, tuple[str, ...]] = {
     "ours": (),
@@ -29,7 +39,7 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion did: sizes of the files in bytes, tensors, and parts that were left out."""
+    """What a conversion did: sizes in bytes, tensors, and parts of the file that were left out."""
 
     source_bytes: int
     target_bytes: int
@@ -42,50 +52,75 @@ def convert_checkpoint(
     target: str | os.PathLike[str],
     layout: str,
     half: bool = False,
+    config_file: str = "",
 ) -> Conversion:
     """Write the weights and the config of a checkpoint in another layout, without training state.
 
     Args:
         source: a checkpoint, ours or a published one; see :func:`fetch_weights`.
-        target: another file; what stands there is replaced when the new one is complete.
-        layout: "ours" or "published", with all weights; or "inference": ours without teacher and
-            mask decoder, which evaluation and Predictor load like the others.
-        half: store floating-point weights in 16 bits; computations stay in 32.
+        target: another file; what stands there is replaced when the new one is complete. A new or
+            empty folder for "transformers" and "open_clip".
+        layout: "ours" or "published", with all weights; "inference": ours without teacher and
+            mask decoder, which evaluation and Predictor load like the others; "transformers" or
+            "open_clip": a folder with the CLIP, see ``clip_folders.py``.
+        half: store floating-point weights in 16 bits.
+        config_file: for folders, tells the architecture. Default: the config of the checkpoint.
 
     Raises:
-        OSError: a file cannot be read or written.
+        OSError: a file cannot be read or written, or the folder is not empty.
+        ModuleNotFoundError: a package is not installed.
         ValueError: an unknown layout, ``target`` is ``source``, a file that is not a checkpoint of
-            PixelCLIP, or one whose weights the layout or 16 bits cannot hold.
+            PixelCLIP, or one whose weights the layout or 16 bits cannot hold, or without a config.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"The layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}.")
-    source = fetch_weights(os.fspath(source))
-    if os.path.exists(target) and os.path.samefile(source, target):
+    path = fetch_weights(os.fspath(source))
+    if os.path.exists(target) and os.path.samefile(path, target):
         raise ValueError(f"{os.fspath(target)!r} is the source itself: choose another target.")
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(path)
     weights = checkpoint.pop("model")
-    is_kept = CONFIG_KEY in checkpoint and layout != "published"
-    config = {CONFIG_KEY: checkpoint.pop(CONFIG_KEY)} if is_kept else {}
-    _check_weights(source, weights, layout)
-    weights = {n: v for n, v in weights.items() if not n.startswith(_LEFT_OUT[layout])}
-    if layout == "published":
-        weights = _to_published(weights)
-    if half:
-        weights = {name: _to_half(name, tensor) for name, tensor in weights.items()}
-    with atomic_writer(target) as file:
-        torch.save({"model": weights, **config}, file)
-    sizes = os.path.getsize(source), os.path.getsize(target)
+    _check_weights(path, weights, layout)
+    weights = select_weights(weights, layout, half)
+    if layout in CLIP_LAYOUTS:
+        architecture = load_saved_config(os.fspath(source), config_file).MODEL.CLIP.ARCH
+        with atomic_folder(target) as folder:
+            CLIP_LAYOUTS[layout](folder, architecture, weights)
+    else:
+        is_kept = CONFIG_KEY in checkpoint and layout != "published"
+        config = {CONFIG_KEY: checkpoint.pop(CONFIG_KEY)} if is_kept else {}
+        with atomic_writer(target) as file:
+            torch.save({"model": weights, **config}, file)
+    sizes = os.path.getsize(path), _size(target)
     return Conversion(*sizes, tensors=len(weights), left_out=tuple(checkpoint))
 
 
+def select_weights(
+    weights: Mapping[str, Tensor], layout: str, half: bool = False
+) -> dict[str, Tensor]:
+    """The weights that a layout holds, under its names; see :func:`convert_checkpoint`."""
+    if layout in CLIP_LAYOUTS:
+        selected = take_clip_weights(weights)
+    else:
+        selected = {n: v for n, v in weights.items() if not n.startswith(_LEFT_OUT[layout])}
+    if layout == "published":
+        selected = _to_published(selected)
+    return {n: _to_half(n, v) for n, v in selected.items()} if half else selected
+
+
+def _size(target: str | os.PathLike[str]) -> int:
+    """Bytes of a file, or of a folder's files."""
+    path = Path(target)
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
+
+
 def _check_weights(source: str, weights: Mapping[str, Tensor], layout: str) -> None:
-    if is_for_inference(weights) and layout != "inference":
+    if is_for_inference(weights) and layout in ("ours", "published"):
         raise ValueError(
             f"{source!r} is for inference only, without teacher and mask decoder: convert the "
             f"checkpoint that it was made of to {layout!r}."
         )
     needed = ["image_encoder.", "text_encoder.", "class_prompts."]
-    needed += [] if layout == "inference" else TRAINING_PARTS
+    needed += TRAINING_PARTS if layout in ("ours", "published") else []
     missing = [part for part in needed if not any(name.startswith(part) for name in weights)]
     if missing:
         raise ValueError(
@@ -101,7 +136,7 @@ def _to_published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     published = {published_name(name): value for name, value in weights.items()}
     clip = "sem_seg_head.predictor.clip_model."
-    published[f"{clip}logit_scale"] = torch.tensor(4.6052)  # of 100
+    published[f"{clip}logit_scale"] = torch.tensor(LOGIT_SCALE)
     for name in list(published):
         rest = name.removeprefix(clip)
         if rest != name and not rest.startswith(("visual.", "transformer.")):

@@ -16,10 +16,18 @@ from pixelclip.checkpoint.model_zoo import SCHEME, get_model, list_models
 
 Result = TypeVar("Result")
 
+# What a model's folder holds, here or on the hub; see ``Predictor.save_pretrained``.
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.yaml"
+
 # Each gives the repository, the revision (or None) and the path of the file in the repository.
 _HUB_FORMS = (
     re.compile(r"hf://([^/@]+/[^/@]+)(?:@([^/]+))?/([^?]+)"),
     re.compile(r"https://huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?]+)(?:\?.*)?"),
+)
+# The same for a whole model, unless it looks like a file of weights.
+_HUB_MODEL = re.compile(
+    r"(?:hf://|https://huggingface\.co/)?(?!.*\.(?:pth|pt|pkl|bin|safetensors)$)"
+    r"(\w[\w.-]*/[\w.-]+)(?:@([^/]+))?/?"
 )
 # Seconds until a server must have answered: who has no network is told within ten, the imports of
 # a command included.
@@ -36,10 +44,14 @@ def fetch_weights(weights: str) -> str:
     wait for its file lock.
 
     Args:
-        weights: the path of a file, a name of the model zoo (also as ``pixelclip://NAME``),
-            ``hf://owner/repository/path/of/file.pth`` (also ``owner/repository@revision``), an
+        weights: the path of a file, a name of the model zoo (also as ``pixelclip://NAME``), the
+            path of a model's folder, a model of the hub (``owner/name``), one of its files
+            (``hf://owner/repository/path/of/file.pth``; both also as ``owner/name@revision``), an
             ``https://`` address, or what another handler of Detectron2's PathManager knows.
             "" for none, which is returned.
+
+    Returns:
+        The path of a file; of a model's folder its weights, next to which its config lies.
 
     Raises:
         FileNotFoundError: there is no such file, here or on the server.
@@ -50,9 +62,13 @@ def fetch_weights(weights: str) -> str:
         return weights
     if weights.startswith(SCHEME) or weights in list_models():
         return fetch_weights(_address_of(weights))
+    if os.path.isdir(weights):
+        return _find_in_folder(weights)
     for form in _HUB_FORMS:
         if match := form.fullmatch(weights):
             return _fetch_from_hub(*match.groups())
+    if match := _HUB_MODEL.fullmatch(weights):
+        return _fetch_model(*match.groups())
     if weights.startswith(("https://", "http://")):
         return _fetch_from_web(weights)
     path = PathManager.get_local_path(weights)
@@ -60,7 +76,8 @@ def fetch_weights(weights: str) -> str:
         raise FileNotFoundError(
             f"The checkpoint {weights!r} does not exist. Weights (--weights, MODEL.WEIGHTS, or the "
             f"content of a file last_checkpoint) are a file, one of {', '.join(list_models())}, "
-            "hf://owner/repository/file or an https:// address."
+            "a model's folder, owner/name or hf://owner/repository/file of the Hugging Face hub, "
+            "or an https:// address."
         )
     return path
 
@@ -73,6 +90,26 @@ def _address_of(name: str) -> str:
             f"config {model.config_file}."
         )
     return model.address
+
+
+def _find_in_folder(folder: str) -> str:
+    path = os.path.join(folder, WEIGHTS_FILE)
+    if not os.path.isfile(path):
+        others = sorted(name for name in os.listdir(folder) if name.endswith(".pth"))
+        hint = f" Of its checkpoints, name one: {', '.join(others[-3:])}." if others else ""
+        raise FileNotFoundError(f"The folder {folder!r} has no {WEIGHTS_FILE}.{hint}")
+    return path
+
+
+def _fetch_model(repository: str, revision: str | None) -> str:
+    """Download the config and the weights of one commit, and nothing else."""
+    try:
+        config = _fetch_from_hub(repository, revision, CONFIG_FILE)
+    except (FileNotFoundError, ConnectionError) as error:
+        text = f"{repository!r} is not a file or folder here, and as a model of the hub: {error}"
+        raise type(error)(text) from error
+    commit = os.path.basename(os.path.dirname(config))  # the name of the snapshot in the cache
+    return _fetch_from_hub(repository, commit, WEIGHTS_FILE)
 
 
 def _fetch_from_hub(repository: str, revision: str | None, file: str) -> str:
@@ -168,9 +205,11 @@ def _explained_errors(url: str, lacking: str) -> Iterator[None]:
                 f"{url} cannot be downloaded: {lacking} (HTTP {status})."
             ) from error
         reason = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0].rstrip(".")
-        copy = f"weights/{os.path.basename(unquote(urlsplit(url).path))}"
+        name = os.path.basename(unquote(urlsplit(url).path))
+        remedy = f"copy that file to this machine, for example to weights/{name}, and give the path"
+        if name in (CONFIG_FILE, WEIGHTS_FILE):
+            remedy = f"copy {CONFIG_FILE} and {WEIGHTS_FILE} to a folder, and give the folder"
         raise ConnectionError(
             f"The weights {url} could not be downloaded ({reason}): try again with a network, or "
-            f"copy that file to this machine, for example to {copy}, and give the path with "
-            "--weights (MODEL.WEIGHTS in a config)."
+            f"{remedy} with --weights (MODEL.WEIGHTS in a config)."
         ) from error

@@ -14,7 +14,7 @@ from detectron2.utils.logger import setup_logger
 
 from pixelclip.checkpoint import fetch_weights, get_model, list_models
 from pixelclip.checkpoint.model_zoo import SCHEME
-from pixelclip.checkpoint.saved_config import merge_saved_config
+from pixelclip.checkpoint.saved_config import merge_config_file, merge_saved_config
 from pixelclip.config import (
     add_pixelclip_config,
     check_choice,
@@ -74,9 +74,7 @@ def load_config_of(args: argparse.Namespace) -> CfgNode:
     return load_config(args.config_file, overrides, args.weights)
 
 
-def load_config(
-    config_file: str = "", overrides: Sequence[str] = (), weights: str = ""
-) -> CfgNode:
+def load_config(config_file: str = "", overrides: Sequence[str] = (), weights: str = "") -> CfgNode:
     """Merge the defaults, a YAML file and overrides; check the result, which is not frozen yet.
 
     Data sets that the config describes are registered. Without a GPU, the CPU takes its place.
@@ -111,11 +109,7 @@ def load_config(
 
 def _merge_base_config(cfg: CfgNode, config_file: str, weights: str) -> None:
     if config_file:
-        path = find_config(config_file)
-        try:
-            cfg.merge_from_file(path, allow_unsafe=False)  # no Python objects, which run code
-        except KeyError as error:  # of yacs, whose text names the key
-            raise ValueError(f"{path}: {error.args[0]}. Is it a config of PixelCLIP?") from error
+        merge_config_file(cfg, config_file)
     elif weights:
         merge_saved_config(cfg, fetch_weights(weights))
         _leave_out_unknown_datasets(cfg)

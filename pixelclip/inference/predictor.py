@@ -71,8 +71,10 @@ class Predictor:
         batch_size: int | None = None,
     ) -> None:
         sizes = (640, 2560, 1)
+        self._config: CfgNode | None = None
         if not isinstance(model, PixelCLIP):
-            model, sizes = _build("", _check_weights(model))
+            model, self._config = _build("", _check_weights(model))
+            sizes = _sizes(self._config)
         given = (min_size, max_size, batch_size)
         self.min_size, self.max_size, self.batch_size = (
             default if size is None else size for size, default in zip(given, sizes, strict=True)
@@ -97,7 +99,8 @@ class Predictor:
 
         Args:
             weights: a name of the model zoo ("pixelclip_vitb16", "pixelclip_convnextb", each also
-                with "_dino" behind, or "toy"), a checkpoint, ours or a published one, or its
+                with "_dino" behind, or "toy"), a model of the Hugging Face hub ("owner/name"), the
+                folder of :meth:`save_pretrained`, a checkpoint, ours or a published one, or its
                 address; see :func:`pixelclip.checkpoint.weights_download.fetch_weights`.
             overrides: keys and values in turn, as ``("MODEL.DEVICE", "cpu")``.
 
@@ -128,8 +131,58 @@ class Predictor:
             OSError: the weights cannot be downloaded.
             ValueError: an unusable value, or a checkpoint that does not fit the config.
         """
-        model, sizes = _build(config, os.fspath(weights), overrides)
-        return cls(model, *sizes)
+        model, cfg = _build(config, os.fspath(weights), overrides)
+        predictor = cls(model, *_sizes(cfg))
+        predictor._config = cfg
+        return predictor
+
+    def save_pretrained(self, folder: str | os.PathLike[str], license: str = "unknown") -> None:
+        """Write the model as a folder for :meth:`from_pretrained`, here or on another machine.
+
+        It holds the weights that prediction needs, the config, and a model card: README.md.
+
+        Args:
+            folder: a new or an empty one; its name is the model's in the card.
+            license: of these weights, by the hub's identifier ("mit", ...), for the card.
+
+        Raises:
+            OSError: the folder is not empty, or cannot be written.
+            ValueError: the predictor was made of a model without its config, or the config needs
+                files that the folder cannot hold.
+        """
+        from pixelclip.inference.hub import write_model_folder
+
+        name = os.path.basename(os.path.abspath(folder))
+        write_model_folder(folder, self.model, self._known_config(), name, license)
+
+    def push_to_hub(self, repo_id: str, license: str = "unknown", private: bool = False) -> str:
+        """Publish the model on the Hugging Face hub, under the account of ``hf auth login``.
+
+        All files appear in one commit, so that an interrupted upload changes nothing there.
+
+        Args:
+            repo_id: "owner/name"; the repository is made where it is missing.
+            license: see :meth:`save_pretrained`.
+            private: whether a new repository is.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            OSError: the hub cannot be reached, or does not accept it.
+            ValueError: see :meth:`save_pretrained`, or ``repo_id`` is not a name of a repository.
+        """
+        from pixelclip.inference.hub import push_model
+
+        return push_model(repo_id, self.model, self._known_config(), license, private)
+
+    def _known_config(self) -> CfgNode:
+        if self._config is None:
+            raise ValueError(
+                "This Predictor was made of a model, whose config it does not know: build it with "
+                "Predictor.from_pretrained or Predictor.from_config."
+            )
+        return self._config
 
     def __repr__(self) -> str:
         """One line: the image encoder, what it was built from, and the device."""
@@ -252,12 +305,16 @@ def _check_weights(weights: Any) -> str:
 
 def _build(
     config: str | os.PathLike[str] | CfgNode, weights: str, overrides: Sequence[str] = ()
-) -> tuple[PixelCLIP, tuple[int, int, int]]:
-    """A config's model with weights, and the sizes of images and batches."""
+) -> tuple[PixelCLIP, CfgNode]:
+    """A config's model with weights, and the config."""
     cfg = load_predictor_config(config, weights, overrides)
     model = PixelCLIP(cfg, for_training=False).to(cfg.MODEL.DEVICE)
     PixelCLIPCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    return model, (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.TEST.IMS_PER_BATCH)
+    return model, cfg
+
+
+def _sizes(cfg: CfgNode) -> tuple[int, int, int]:
+    return cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.TEST.IMS_PER_BATCH
 
 
 def load_predictor_config(

@@ -1,4 +1,4 @@
-"""Build an open_clip CLIP model by name or JSON file, with weights by tag or file."""
+"""Build an open_clip CLIP model by name or JSON config, with weights by tag or file."""
 
 import json
 import logging
@@ -8,6 +8,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
+
+from pixelclip.modeling.transformers_weights import from_transformers, is_from_transformers
 
 if TYPE_CHECKING:
     import open_clip
@@ -22,6 +25,8 @@ def _open_clip() -> ModuleType:
     return open_clip
 
 
+# Of an architecture that is the content of a JSON config.
+JSON_PREFIX = "json:"
 # Registered architectures by name: the path of the JSON config, and of weights by tag.
 BUILT_IN_ARCHITECTURES: dict[str, str] = {}
 BUILT_IN_WEIGHTS: dict[str, dict[str, str]] = {}
@@ -52,11 +57,12 @@ def load_clip(architecture: str, pretrained: str, weights_follow: bool = False) 
     """Build a CLIP model in float32 on the CPU and load its weights.
 
     Args:
-        architecture: an open_clip architecture name, the path of an open_clip JSON model config,
-            or one that was registered, as "toy", the tiny CLIP of the toy benchmark.
+        architecture: an open_clip architecture name, an open_clip JSON model config (its path, or
+            "json:" and its content), or one that was registered, as "toy", the tiny CLIP of the toy
+            benchmark.
         pretrained: an open_clip tag of that architecture (downloaded by open_clip), the path of a
-            weights file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``), or "" for random weights;
-            the toy's are "captions".
+            weights file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``, the last also as
+            transformers' CLIPModel writes it), or "" for random weights; the toy's are "captions".
         weights_follow: whether a checkpoint's weights will follow, so that these are random until
             then: ``pretrained`` has no effect, and may name a file of another machine.
 
@@ -91,16 +97,19 @@ def load_tokenizer(architecture: str) -> "open_clip.SimpleTokenizer":
 
 
 def load_clip_config(architecture: str) -> dict[str, Any]:
-    """Return the open_clip config of an architecture name or of a JSON file.
+    """Return the open_clip config of an architecture name, of a JSON file, or of JSON.
 
     A relative ``bpe_path`` of the tokenizer lies next to the JSON file.
 
     Raises:
-        ValueError: the name is unknown, the file is not such a config, or the architecture is not
+        ValueError: the name is unknown, the JSON is not such a config, or the architecture is not
             a plain CLIP (its text encoder is a model of its own, as in SigLIP).
     """
     architecture = BUILT_IN_ARCHITECTURES.get(architecture, architecture)
-    if architecture.endswith(".json"):
+    if architecture.startswith(JSON_PREFIX):
+        config = _parse_json_config(architecture.removeprefix(JSON_PREFIX), "as JSON")
+        _refuse_other_sources(config)
+    elif architecture.endswith(".json"):
         config = _read_json_config(architecture)
     else:
         config = _open_clip().get_model_config(architecture)
@@ -126,20 +135,36 @@ def _read_json_config(path: str) -> dict[str, Any]:
             "with --opts MODEL.CLIP.ARCH, relative to the current folder."
         )
     with open(path, encoding="utf-8") as file:
-        try:
-            config = json.load(file)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"MODEL.CLIP.ARCH {path!r} is not valid JSON: {error}") from error
+        config = _parse_json_config(file.read(), repr(path))
+    _resolve_merges(path, config["text_cfg"].get("tokenizer_kwargs") or {})
+    return config
+
+
+def _parse_json_config(text: str, source: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"MODEL.CLIP.ARCH {source} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"MODEL.CLIP.ARCH {path!r} holds a {type(config).__name__}, not an object")
+        raise ValueError(f"MODEL.CLIP.ARCH {source} holds a {type(config).__name__}, not an object")
     config = config.get("model_cfg", config)
     missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config)
     if missing:
         raise ValueError(
-            f"MODEL.CLIP.ARCH {path!r} is not an open_clip model config: it lacks {sorted(missing)}"
+            f"MODEL.CLIP.ARCH {source} is not an open_clip model config: it lacks {sorted(missing)}"
         )
-    _resolve_merges(path, config["text_cfg"].get("tokenizer_kwargs") or {})
     return config
+
+
+def _refuse_other_sources(config: dict[str, Any]) -> None:
+    """Let a config that came with weights, perhaps a stranger's, name neither files nor sites."""
+    vision, tokenizer = config["vision_cfg"], config["text_cfg"].get("tokenizer_kwargs")
+    if tokenizer or ":" in str(vision.get("timm_model_name")):
+        raise ValueError(
+            "MODEL.CLIP.ARCH is JSON that names files or addresses (tokenizer_kwargs, "
+            "timm_model_name); give it as the path of a .json file of yours."
+        )
+    vision["timm_model_pretrained"] = False
 
 
 def _resolve_merges(path: str, settings: dict[str, Any]) -> None:
@@ -206,6 +231,8 @@ def _load_weights(model: torch.nn.Module, path: str, architecture: str) -> None:
     try:
         if _is_torchscript(path):
             model.load_state_dict(_read_torchscript_weights(path))
+        elif path.endswith(".safetensors") and is_from_transformers(weights := load_file(path)):
+            model.load_state_dict(from_transformers(weights))
         else:
             _open_clip().load_checkpoint(model, path)
     except Exception as error:  # torch, pickle and safetensors each raise their own kinds

@@ -1,4 +1,4 @@
-"""Write files that are either complete or absent."""
+"""Write files and folders that are either complete or absent."""
 
 import contextlib
 import functools
@@ -32,9 +32,7 @@ def atomic_writer(path: str | os.PathLike[str], replace: bool = True) -> Iterato
     """
     folder, name = os.path.split(os.path.abspath(os.fspath(path)))
     _remove_leftovers_once(folder)
-    # Shortened: with all that is added, a long name would be too long.
-    name_start = os.fsdecode(os.fsencode(name)[:100])
-    temporary = os.path.join(folder, f".{name_start}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex}.tmp")
+    temporary = _temporary_path(folder, name)
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -67,6 +65,38 @@ def _rename_once(source: str, target: str | os.PathLike[str]) -> None:
     os.unlink(source)
 
 
+def _temporary_path(folder: str, name: str) -> str:
+    # Shortened: with all that is added, a long name would be too long.
+    name_start = os.fsdecode(os.fsencode(name)[:100])
+    return os.path.join(folder, f".{name_start}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex}.tmp")
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Make a temporary folder next to ``path``, to write into; at the end, rename it to ``path``.
+
+    When the block raises, the temporary folder is removed. Folders above ``path`` are made.
+
+    Raises:
+        FileExistsError: ``path`` is a file, or a folder that is not empty.
+        OSError: the folder cannot be made.
+    """
+    path = os.path.abspath(os.fspath(path))
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise FileExistsError(f"{path!r} exists: choose another folder, or remove it before.")
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    _remove_leftovers_once(folder)
+    temporary = _temporary_path(folder, name)
+    try:
+        os.mkdir(temporary)
+        yield temporary
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
 def write_text(path: str | os.PathLike[str], text: str, replace: bool = True) -> None:
     """Write a text file in UTF-8, whole or not at all; see :func:`atomic_writer`."""
     with atomic_writer(path, replace) as file:
@@ -74,7 +104,7 @@ def write_text(path: str | os.PathLike[str], text: str, replace: bool = True) ->
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Remove temporary files of this machine's killed processes; those of running ones stay."""
+    """Remove what this machine's killed processes left half-written; of running ones it stays."""
     with os.scandir(folder) as entries:
         leftovers = [match for entry in entries if (match := _TEMPORARY.fullmatch(entry.name))]
     for leftover in leftovers:
@@ -82,7 +112,8 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
             try:
                 os.kill(int(leftover[1]), 0)
             except ProcessLookupError:
-                os.unlink(os.path.join(folder, leftover.string))
+                path = os.path.join(folder, leftover.string)
+                shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
 
 
 _remove_leftovers_once = functools.cache(remove_leftovers)  # listing large folders takes long
