@@ -9,7 +9,7 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", help="a model's name, a file, a folder or an address")
+    parser.add_argument("source", help="a model's name, file, folder or address")
     parser.add_argument("target", help="the file to write; a new folder for the last two layouts")
     layouts = ("ours", "published", "inference", "transformers", "open_clip")
     parser.add_argument(

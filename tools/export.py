@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=("encoder", "classifier", "text"), help="what is exported")
     parser.add_argument(
-        "--weights", default="", help="a model's name, a file or an address (pixelclip_vitb16)"
+        "--weights", default="", help="a model's name, file, folder or address (pixelclip_vitb16)"
     )
     parser.add_argument("--config-file", default="", help="default: the one of the weights")
     vocabulary = parser.add_mutually_exclusive_group()

@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "--vocabulary", help="a file of names written so or in lines, or a packaged one: ade20k_150"
     )
     parser.add_argument(
-        "--weights", default="", help="a model's name, a file or an address (pixelclip_vitb16)"
+        "--weights", default="", help="a model's name, file, folder or address (pixelclip_vitb16)"
     )
     parser.add_argument("--config-file", default="", help="default: the one of the weights")
     parser.add_argument(

@@ -22,7 +22,7 @@ def build_parser(evaluate: bool) -> argparse.ArgumentParser:
         help="config, such as configs/pixelclip_vitb16.yaml (default: that of --weights)",
     )
     parser.add_argument(
-        "--weights", default="", metavar="W", help="a model's name, a file or an address"
+        "--weights", default="", metavar="W", help="a model's name, file, folder or address"
     )
     parser.add_argument(
         "--output", default="", metavar="DIR", help="folder to write to (default: OUTPUT_DIR)"

@@ -11,7 +11,7 @@ from pathlib import Path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", required=True, help="a model's name, a file or an address")
+    parser.add_argument("--weights", required=True, help="a model's name, file, folder or address")
     parser.add_argument("--config-file", default="", help="default: the one of the weights")
     parser.add_argument("--dataset", required=True, help="a registered data set with labels")
     parser.add_argument(

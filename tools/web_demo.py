@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--weights", default="", help="a model's name, a file or an address (pixelclip_vitb16)"
+        "--weights", default="", help="a model's name, file, folder or address (pixelclip_vitb16)"
     )
     parser.add_argument("--config-file", default="", help="default: the one of the weights")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")

@@ -108,7 +108,7 @@ def _check_for_transformers(config: dict[str, Any], architecture: str) -> None:
     if problem:
         raise ValueError(
             f"transformers' CLIPModel has a vision transformer for square images, and "
-            f"{architecture!r} has {problem}: choose --to open_clip, which has both."
+            f"{architecture!r} has {problem}: choose --to open_clip."
         )
 
 

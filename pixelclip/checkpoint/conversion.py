@@ -81,13 +81,13 @@ def convert_checkpoint(
     weights = checkpoint.pop("model")
     _check_weights(path, weights, layout)
     weights = select_weights(weights, layout, half)
+    is_kept = CONFIG_KEY in checkpoint and layout != "published"
+    config = {CONFIG_KEY: checkpoint.pop(CONFIG_KEY)} if is_kept else {}
     if layout in CLIP_LAYOUTS:
         architecture = load_saved_config(os.fspath(source), config_file).MODEL.CLIP.ARCH
         with atomic_folder(target) as folder:
             CLIP_LAYOUTS[layout](folder, architecture, weights)
     else:
-        is_kept = CONFIG_KEY in checkpoint and layout != "published"
-        config = {CONFIG_KEY: checkpoint.pop(CONFIG_KEY)} if is_kept else {}
         with atomic_writer(target) as file:
             torch.save({"model": weights, **config}, file)
     sizes = os.path.getsize(path), _size(target)

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from pixelclip.checkpoint import fetch_weights
 from pixelclip.data.images import IMAGE_SUFFIXES, ImageReadError, is_address
 from pixelclip.data.vocabularies import read_vocabulary
 from pixelclip.inference.predictor import Predictor, load_predictor_config
@@ -293,7 +294,7 @@ class _ResultWriter:
             "background_threshold": settings.background_threshold,
             "background_words": settings.background_words,
         }
-        identity = _identify(weights) if weights else None
+        identity = _identify(fetch_weights(weights)) if weights else None
         if note := get_clip_note(cfg.MODEL.CLIP.ARCH):
             logger.warning(note)
         made_with = [cfg.dump(), identity, self._names, self._background, settings.frame_step]

@@ -47,7 +47,11 @@ def push_model(
 ) -> str:
     """Upload what :func:`write_model_folder` writes; see :meth:`Predictor.push_to_hub`."""
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.utils import validate_repo_id
 
+    validate_repo_id(repo_id)
+    if "/" not in repo_id:
+        raise ValueError(f"The name {repo_id!r} has no owner: expected 'owner/name'.")
     with tempfile.TemporaryDirectory() as parent, _explained_errors(repo_id):
         folder = Path(parent, "model")
         write_model_folder(folder, model, cfg, repo_id, license_id)

@@ -112,7 +112,8 @@ def load_clip_config(architecture: str) -> dict[str, Any]:
     elif architecture.endswith(".json"):
         config = _read_json_config(architecture)
     else:
-        config = _open_clip().get_model_config(architecture)
+        # open_clip takes addresses, too, which a stranger's config could name.
+        config = None if ":" in architecture else _open_clip().get_model_config(architecture)
         if config is None:
             raise ValueError(
                 f"MODEL.CLIP.ARCH is {architecture!r}: neither an open_clip architecture nor the "

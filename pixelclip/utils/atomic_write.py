@@ -91,6 +91,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[str]:
     try:
         os.mkdir(temporary)
         yield temporary
+        for name in os.listdir(temporary):  # safetensors lets only the owner read
+            os.chmod(os.path.join(temporary, name), os.stat(temporary).st_mode & 0o666)
         os.rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

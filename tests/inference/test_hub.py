@@ -11,12 +11,14 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from PIL import Image
+from safetensors.torch import load_file, save, save_file
 
 from pixelclip import PixelCLIP, Predictor
 from pixelclip.checkpoint import PixelCLIPCheckpointer, fetch_weights
 from pixelclip.checkpoint.saved_config import dump_config
 from pixelclip.engine import Trainer
+from pixelclip.inference.files import PredictionSettings, predict_files
 
 from ..checkpoint.hub_server import HubServer
 from ..checkpoint.test_checkpointer import Payload
@@ -98,6 +100,17 @@ def test_a_folder_predicts_the_same_from_anywhere(tiny_config_of_each, tmp_path,
     assert (again.min_size, again.max_size) == (predictor.min_size, predictor.max_size)
     again.save_pretrained(tmp_path / "copy")
     assert yaml.safe_load((tmp_path / "copy" / "config.yaml").read_text()) == yaml.safe_load(text)
+
+
+def test_predictions_are_repeated_with_other_weights_of_a_folder(rooms, tmp_path, image):
+    Image.fromarray(image.byte().permute(1, 2, 0).numpy()).save(tmp_path / "photo.png")
+    settings = PredictionSettings(NAMES, tmp_path / "out", weights=str(rooms), overrides=CPU)
+    reports = [predict_files([tmp_path / "photo.png"], settings) for _ in range(2)]
+    weights = load_file(rooms / "model.safetensors")
+    content = save({name: 2 * value for name, value in weights.items()})
+    (rooms / "model.safetensors").write_bytes(content)
+    reports.append(predict_files([tmp_path / "photo.png"], settings))
+    assert [(report.written, report.kept) for report in reports] == [(1, 0), (0, 1), (1, 0)]
 
 
 def card_of(folder):
@@ -238,8 +251,11 @@ def test_without_permission_or_a_name_it_says_so(hub, predictor):
     hub.status = 401
     with pytest.raises(ConnectionError, match="hf auth login"):
         predictor.push_to_hub(NAME)
-    with pytest.raises(ValueError, match="Repo id"):
-        predictor.push_to_hub("not/a/name")
+    hub.requests.clear()
+    for name, problem in (("not/a/name", "Repo id"), ("rooms", "expected 'owner/name'")):
+        with pytest.raises(ValueError, match=problem):
+            predictor.push_to_hub(name)
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize("missing", ["config.yaml", "model.safetensors"])
@@ -271,6 +287,7 @@ def test_names_of_files_are_not_asked_of_the_hub(hub, tmp_path):
         ("config.yaml", b"!!python/object/apply:os.system [ls]", "cannot be used"),
         ("config.yaml", b"MODEL: {CLIP: {ARCH: 'json:{}'}}", "it lacks"),
         ("config.yaml", b"MODEL: {CLIP: {ARCH: 'json:['}}", "not valid JSON"),
+        ("config.yaml", b"MODEL: {CLIP: {ARCH: 'hf-hub:some/one'}}", "neither an open_clip"),
         ("config.yaml", b"MODEL: {META_ARCHITECTURE: GeneralizedRCNN}", "expected 'PixelCLIP'"),
     ],
 )

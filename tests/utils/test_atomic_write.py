@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pixelclip.utils.atomic_write import atomic_writer, remove_leftovers, write_text
+from pixelclip.utils.atomic_write import (
+    atomic_folder,
+    atomic_writer,
+    remove_leftovers,
+    write_text,
+)
 
 
 def test_writes_whole_files_with_the_usual_permissions(tmp_path):
@@ -100,3 +105,47 @@ def test_a_folder_is_listed_once_however_many_files_are_written(tmp_path, monkey
             file.write(b"content")
     assert listed == [str(tmp_path)]
     assert len(os.listdir(tmp_path)) == 20
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_folder_appears_whole_or_not_at_all(tmp_path, failure):
+    path = tmp_path / "above" / "folder"
+    with pytest.raises(failure), atomic_folder(path) as folder:
+        Path(folder, "file").touch()
+        raise failure
+    assert os.listdir(tmp_path / "above") == []
+    path.mkdir()
+    with atomic_folder(path) as folder:
+        Path(folder, "file").touch(mode=0o600)
+        assert os.listdir(path) == []
+    assert os.listdir(path) == ["file"]
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(path.parent.stat().st_mode)
+    (tmp_path / "plain").touch()
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in (path / "file", tmp_path / "plain")}
+    assert len(modes) == 1
+
+
+def test_what_stands_in_a_folders_place_stays(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "own").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("folder", "file", "link"):
+        refused = pytest.raises(FileExistsError, match="choose another folder")
+        with refused, atomic_folder(tmp_path / name):
+            raise AssertionError("work was done before")
+    assert {path.name for path in tmp_path.rglob("*")} == {"folder", "own", "file", "link"}
+
+
+def test_folders_of_killed_writers_are_removed(tmp_path):
+    module = Path(sys.modules[atomic_folder.__module__].__file__)
+    code = (
+        f"import os, sys; from {module.stem} import atomic_folder\n"
+        "with atomic_folder(sys.argv[1]) as folder:\n"
+        "    open(os.path.join(folder, 'half'), 'w').close(); os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "folder")], cwd=module.parent)
+    (leftover,) = tmp_path.iterdir()
+    assert os.listdir(leftover) == ["half"]
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
