@@ -1,6 +1,5 @@
 """The model card of a shared model: what it was trained on, its results and licenses, its use."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ def make_model_card(model: "PixelCLIP", cfg: CfgNode, name: str, license_id: str
     base_model, base, base_license = _describe_base(cfg)
     metadata = ModelCardData(
         license=license_id, library_name="pixelclip", pipeline_tag="image-segmentation",
-        tags=list(_TAGS), base_model=base_model, model_name=name,
+        tags=list(_TAGS), base_model=base_model, model_name=name if rows else None,
         eval_results=[
             EvalResult(
                 task_type="image-segmentation", metric_type="mean_iou", metric_value=row["mIoU"],
@@ -58,13 +57,13 @@ def make_model_card(model: "PixelCLIP", cfg: CfgNode, name: str, license_id: str
         convertible="transformers" if is_vit(model.image_encoder.visual) else "open_clip",
         training=_describe_training(cfg), rows=rows, protocol=describe_protocol(cfg).strip(),
     )  # fmt: skip
-    return str(card)
+    return f"{card}\n"
 
 
 def _find_results(model: "PixelCLIP", cfg: CfgNode) -> list[Row]:
-    folder = Path(cfg.MODEL.WEIGHTS or os.devnull).parent / "evaluation"
+    folder = Path(cfg.MODEL.WEIGHTS).parent / "evaluation"
     names = sorted(path.stem for path in folder.glob("*.json") if path.stem != "benchmark")
-    if not names:
+    if not cfg.MODEL.WEIGHTS or not names:
         return []
     fingerprint = make_fingerprint(hash_weights(model), result_settings(cfg), {}, "")
     expected = {part: fingerprint[part] for part in ("weights", "settings")}

@@ -106,6 +106,7 @@ def load_clip_config(architecture: str) -> dict[str, Any]:
             a plain CLIP (its text encoder is a model of its own, as in SigLIP).
     """
     architecture = BUILT_IN_ARCHITECTURES.get(architecture, architecture)
+    config: Any
     if architecture.startswith(JSON_PREFIX):
         config = _parse_json_config(architecture.removeprefix(JSON_PREFIX), "as JSON")
         _refuse_other_sources(config)

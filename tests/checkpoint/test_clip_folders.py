@@ -121,10 +121,7 @@ def test_the_documented_code_gives_the_same_dense_features_and_labels(
         dense = model.image_encoder(found["pixels"])  # (1, 20, 20, d)
         ours = found["model"].visual_projection(found["x"])
     torch.testing.assert_close(ours, dense.flatten(1, 2), **CLOSE)
-    scores = torch.nn.functional.interpolate(
-        found["maps"].unflatten(2, (64, 64)), (96, 130), mode="bilinear"
-    )
-    torch.testing.assert_close(scores[0], result.similarity, **CLOSE)
+    torch.testing.assert_close(found["maps"][0], result.similarity, **CLOSE)
     assert (found["labels"] == result.labels).float().mean() > 0.999
     assert len(found["labels"].unique()) > 1
 
@@ -226,7 +223,7 @@ def test_what_transformers_does_not_have_is_refused(tiny_convnext_json, tmp_path
 @pytest.mark.parametrize(
     ("section", "setting", "problem"),
     [
-        ("vision_cfg", {"ls_init_value": 0.1}, "does not fit \"transformers' CLIPModel\""),
+        ("vision_cfg", {"ls_init_value": 0.1}, 'does not fit "transformers\' CLIPModel"'),
         ("vision_cfg", {"image_size": [64, 32]}, "not square"),
         ("vision_cfg", {"norm_kwargs": {"eps": 0.1}}, "gives another image embedding"),
         ("text_cfg", {"norm_kwargs": {"eps": 0.1}}, "gives another text embedding"),
