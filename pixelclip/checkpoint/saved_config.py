@@ -45,7 +45,7 @@ def dump_portable_config(cfg: CfgNode) -> str:
     cfg.defrost()
     if cfg.MODEL.CLIP.ARCH.endswith(".json"):
         cfg.MODEL.CLIP.ARCH = JSON_PREFIX + json.dumps(load_clip_config(cfg.MODEL.CLIP.ARCH))
-        load_clip_config(cfg.MODEL.CLIP.ARCH)
+        load_clip_config(cfg.MODEL.CLIP.ARCH)  # refuses one that names other files
     return yaml.safe_dump(_shorten_paths(yaml.safe_load(dump_config(cfg))))
 
 

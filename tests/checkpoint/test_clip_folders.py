@@ -171,6 +171,7 @@ def test_open_clip_gives_the_same(tiny_config_of_each, tmp_path):
     assert preprocess(Image.new("RGB", (80, 60))).shape == (3, 64, 64)
 
 
+@pytest.mark.slow
 def test_open_clips_folder_comes_back(tiny_config_of_each, tmp_path):
     """Architecture and weights, as a training would name them."""
     model = save_checkpoint(tiny_config_of_each, tmp_path / "model.pth")
@@ -203,6 +204,7 @@ def test_transformers_weights_come_back(model, folder, tiny_vit_json, tmp_path):
     torch.testing.assert_close(text_embeds, torch.nn.functional.normalize(encoded), **CLOSE)
 
 
+@pytest.mark.slow
 def test_half_precision_is_half_the_size(folder, source, tmp_path):
     done = convert_checkpoint(source, tmp_path / "half", "transformers", half=True)
     weights, halved = (load_file(f / "model.safetensors") for f in (folder, tmp_path / "half"))

@@ -102,6 +102,7 @@ def test_a_folder_predicts_the_same_from_anywhere(tiny_config_of_each, tmp_path,
     assert yaml.safe_load((tmp_path / "copy" / "config.yaml").read_text()) == yaml.safe_load(text)
 
 
+@pytest.mark.slow
 def test_predictions_are_repeated_with_other_weights_of_a_folder(rooms, tmp_path, image):
     Image.fromarray(image.byte().permute(1, 2, 0).numpy()).save(tmp_path / "photo.png")
     settings = PredictionSettings(NAMES, tmp_path / "out", weights=str(rooms), overrides=CPU)
@@ -156,6 +157,7 @@ def test_the_card_names_the_weights_at_the_start(
     assert "/of" not in (tmp_path / "rooms" / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiny_config_of_each", ["vit"], indirect=True)
 def test_the_card_has_the_results_of_these_weights_only(train_config, tmp_path):
     train_config.TEST.EVAL_PERIOD = 2
@@ -228,7 +230,13 @@ def test_weights_and_config_are_of_one_commit(hub, predictor, monkeypatch):
     }
 
 
-@pytest.mark.parametrize("refused", ["/uploads/", "/api/models/", "/api/repos/"])
+@pytest.mark.parametrize(
+    "refused",
+    [
+        "/uploads/",
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("/api/models/", "/api/repos/")),
+    ],
+)
 def test_a_failed_upload_changes_nothing_and_can_be_repeated(hub, predictor, refused):
     predictor.push_to_hub(NAME)
     before = {path: path.read_bytes() for path in (hub.folder / NAME).iterdir()}
