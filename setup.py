@@ -63,6 +63,7 @@ DEVELOPMENT_REQUIRES = [
     "pytest-xdist>=3.6",  # make test has two workers
     "ruff>=0.6",
     "selenium>=4.20",  # the tests of the web page; Chromium comes from the system
+    "supervision>=0.31",  # to_supervision; earlier ones replace OpenCV without windows
 ]
 
 # The wheel holds the folders of the repository that are not packages, so that it works anywhere.

@@ -1,9 +1,11 @@
 #!/usr/bin/env python
 """Label images, folders, videos or a camera with any words.
 
-Writes overlays, label maps and JSON. After an interruption, the same command resumes. Files that
-cannot be read are skipped and named at the end; the exit code is then 1. Processes that torchrun or
-SLURM start, or that have a --shard each, divide the files; their exit code is 0 at the end.
+Writes overlays, label maps and JSON, and with --format one file about all images for an annotation
+tool. After an interruption, the same command resumes. Files that cannot be read are skipped and
+named at the end; the exit code is then 1. Processes that torchrun or SLURM start, or that have a
+--shard each, divide the files; their exit code is 0 at the end. Then the same command in a single
+process writes the file of the --format.
 """
 
 import argparse
@@ -30,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if not has_input:
         parser.error("name images, videos, folders or globs before the options, or a --camera")
+    if options.polygons and not options.format:
+        parser.error("--polygons needs a --format: coco, cvat or label-studio")
+    if options.format and not options.inputs:
+        parser.error("--format needs images; it writes nothing about a camera or a video")
     return _predict(options)
 
 
@@ -50,6 +56,7 @@ def _find_path(words: Sequence[str], has_input: bool) -> str | None:
 
 def _predict(options: argparse.Namespace) -> int:
     from pixelclip.data.vocabularies import parse_words
+    from pixelclip.inference.annotations import AnnotationSettings
     from pixelclip.inference.files import (
         PredictionReport,
         PredictionSettings,
@@ -62,6 +69,9 @@ def _predict(options: argparse.Namespace) -> int:
     def words(given: Sequence[str] | None) -> tuple[str, ...] | None:
         return parse_words(given) if given else None
 
+    annotations = None
+    if options.format:
+        annotations = AnnotationSettings(options.format, options.polygons, options.min_region)
     settings = PredictionSettings(
         vocabulary=words(options.words) or options.vocabulary,
         output=options.output,
@@ -71,6 +81,7 @@ def _predict(options: argparse.Namespace) -> int:
         background_threshold=options.background_threshold,
         background_words=words(options.background_words),
         frame_step=options.frame_step,
+        annotations=annotations,
     )
     shard, report = find_shard(options.shard), PredictionReport()
     if options.status:
@@ -115,6 +126,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", default="", help="default: the one of the weights")
     parser.add_argument(
         "--output", type=Path, default=Path("output/predictions"), help="folder (%(default)s)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("coco", "cvat", "label-studio", "masks"),
+        help="also write one file about all images, for an annotation tool",
+    )
+    parser.add_argument(
+        "--polygons", action="store_true", help="in it, polygons for regions without holes"
+    )
+    parser.add_argument(
+        "--min-region",
+        type=float,
+        default=0.001,
+        metavar="SHARE",
+        help="of the image, that a region in it must have (%(default)s)",
     )
     parser.add_argument("--background-threshold", type=float, help="below this cosine: background")
     parser.add_argument("--background-words", nargs="+", help="words that mean background")

@@ -27,13 +27,13 @@ from tqdm import tqdm
 from pixelclip.checkpoint import fetch_weights
 from pixelclip.data.images import IMAGE_SUFFIXES, ImageReadError, is_address
 from pixelclip.data.vocabularies import read_vocabulary
+from pixelclip.inference.annotations import AnnotationSettings, write_annotations
 from pixelclip.inference.predictor import Predictor, load_predictor_config
 from pixelclip.inference.result import ClassShare, Prediction
 from pixelclip.inference.video import Frame, VideoSource, write_video
 from pixelclip.modeling.clip_loader import get_clip_note
 from pixelclip.utils.atomic_write import atomic_writer
 from pixelclip.utils.shards import WHOLE, Shard, WorkStatus
-from pixelclip.utils.visualization import ImageArray, LegendEntry, add_legend
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class PredictionSettings:
     Attributes:
         output: folder; created where it is missing.
         frame_step: N, to label every Nth frame of a video.
+        annotations: what is written about all images, for annotation tools.
         others: see :meth:`Predictor.from_config` and :meth:`Predictor.__call__`.
     """
 
@@ -63,6 +64,7 @@ class PredictionSettings:
     background_threshold: float | None = None
     background_words: Sequence[str] | None = None
     frame_step: int = 1
+    annotations: AnnotationSettings | None = None
 
 
 @dataclass
@@ -109,18 +111,17 @@ def predict_files(
 ) -> PredictionReport:
     """Label images and videos; what cannot be read is skipped, counted and reported.
 
-    After an interruption, the same call resumes: finished results are kept where file, weights and
-    settings are the same. Every file is complete or absent; a result's JSON is written last.
+    After an interruption, the same call resumes and keeps the results of the same file, weights and
+    settings. Files are complete or absent; a result's JSON is written last. A call without a shard
+    then writes the annotations of all results.
 
     Args:
-        patterns: see :func:`find_inputs`.
-        settings: how they are labeled.
+        patterns, settings: see :func:`find_inputs`, and how these are labeled.
         shard: the inputs to do; the report is of these.
 
     Raises:
         FileNotFoundError: a missing config, checkpoint or input, see :func:`find_inputs`.
-        ValueError: a setting that cannot be used.
-        OSError: a result cannot be written.
+        ValueError, OSError: a setting that cannot be used; a result that cannot be written.
     """
     report = PredictionReport()
     writer = _ResultWriter(settings, report.files)
@@ -140,6 +141,8 @@ def predict_files(
             writer.write_problem(one, problem)
         if problem:
             report.problems[_printable(one.path)] = _printable(problem)
+    if (style := settings.annotations) and shard.is_whole:
+        report.files += write_annotations(style, settings.output, inputs, writer.read_result)
     return report
 
 
@@ -285,6 +288,10 @@ class _ResultWriter:
     def __init__(self, settings: PredictionSettings, files: list[Path]) -> None:
         self._settings, self._files = settings, files
         self._names = read_vocabulary(settings.vocabulary)
+        self._needs_regions = False
+        if settings.annotations:
+            settings.annotations.check_names(self._names)
+            self._needs_regions = settings.annotations.has_regions
         if settings.frame_step < 1:
             raise ValueError(f"The frame step is {settings.frame_step}; expected at least 1.")
         cfg = load_predictor_config(settings.config_file, settings.weights, settings.overrides)
@@ -322,11 +329,18 @@ class _ResultWriter:
 
     def find_problem(self, one: PredictionInput) -> str | None:
         """The problem of a result, "" without one, or None without a result of the same kind."""
+        result = self.read_result(one)
+        return None if result is None else result["problem"] or ""
+
+    def read_result(self, one: PredictionInput) -> dict[str, Any] | None:
+        """The JSON of the same file and settings, with the regions that are needed, or None."""
         path = self._settings.output / f"{one.name}{_CLASSES}"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             result = json.loads(path.read_bytes())
-            if result["made_with"] == self._made_with and result["file"] == _identify(one.path):
-                return result["problem"] or ""
+            is_same = result["made_with"] == self._made_with
+            is_whole = one.is_video or result["problem"] or "regions" in result
+            if is_same and result["file"] == _identify(one.path):
+                return result if is_whole or not self._needs_regions else None
         return None
 
     def write_image(self, one: PredictionInput) -> str | None:
@@ -334,10 +348,12 @@ class _ResultWriter:
         prediction = self._predict(one.path)
         prediction.save(self._path(one.name, _OVERLAY))
         prediction.save_labels(self._path(one.name, _LABELS))
-        height, width = prediction.labels.shape
-        result = {"file": _identify(one.path), "problem": None, "width": width, "height": height}
-        classes = [asdict(share) for share in prediction.shares]
-        self.write_result(one.name, {**result, "names": prediction.names, "classes": classes})
+        result: dict[str, Any] = {"file": _identify(one.path), "problem": None}
+        result["height"], result["width"] = prediction.labels.shape
+        result |= {"names": prediction.names, "classes": list(map(asdict, prediction.shares))}
+        if self._needs_regions:
+            result["regions"] = list(map(asdict, prediction.regions))
+        self.write_result(one.name, result)
         return None
 
     def write_video(self, one: PredictionInput) -> str | None:
@@ -370,7 +386,7 @@ class _ResultWriter:
             for frame in frames:
                 prediction = self._predict(frame.pixels)
                 names = prediction.names
-                target.add(_draw_frame(prediction))
+                target.add(prediction.draw_frame())
                 rows = [(s.index, s.share, s.similarity) for s in prediction.shares]
                 results.append({"seconds": frame.seconds, "classes": np.array(rows)})
         if not results:
@@ -388,14 +404,6 @@ class _ResultWriter:
         with atomic_writer(self._path(name, _CLASSES)) as file:
             for text in encoder.iterencode({**result, "made_with": self._made_with}):
                 file.write(text.encode())
-
-
-def _draw_frame(prediction: Prediction) -> ImageArray:
-    """An overlay whose legend has all names, so that it stays the same through a video."""
-    image = np.asarray(prediction.draw(legend=False))
-    if len(prediction.names) > 40:  # the legend would be larger than the image
-        return image
-    return add_legend(image, list(map(LegendEntry, prediction.names, prediction.legend_colors())))
 
 
 def _printable(text: str | Path) -> str:

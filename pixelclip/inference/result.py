@@ -5,6 +5,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,9 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pixelclip.inference.regions import DEFAULT_MIN_SHARE, Region, find_regions
 from pixelclip.modeling.inference_views import ScoredImage, merge_views
 from pixelclip.utils.atomic_write import atomic_writer
 from pixelclip.utils.visualization import LegendEntry, add_legend, class_colors, overlay_labels
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 _SMALL_SHARE = 0.005  # classes below it are not named in a legend
 
@@ -89,6 +94,31 @@ class Prediction:
         ]
         return tuple(sorted(shares, key=lambda share: -share.share))
 
+    @functools.cached_property
+    def regions(self) -> list[Region]:
+        """The connected pixels of each class but the background, the largest region first."""
+        regions = find_regions(self.labels.numpy(), self.best_similarity.numpy(), self.names)
+        return [region for region in regions if region.index != self.background_index]
+
+    def to_supervision(self, min_share: float = DEFAULT_MIN_SHARE) -> "Detections":
+        """The regions with at least this share of the image, for the package ``supervision``.
+
+        Their confidence is the mean cosine, and their ``data["class_name"]`` the name.
+        """
+        from supervision import Detections, mask_to_xyxy
+
+        regions = [region for region in self.regions if region.share >= min_share]
+        if not regions:
+            return Detections.empty()
+        masks = np.stack([region.mask for region in regions])  # (N, H, W)
+        return Detections(
+            xyxy=mask_to_xyxy(masks),
+            mask=masks,
+            class_id=np.array([region.index for region in regions]),
+            confidence=np.array([region.similarity for region in regions], np.float32),
+            data={"class_name": np.array([region.name for region in regions])},
+        )
+
     def draw(self, opacity: float = 0.6, legend: bool = True) -> Image.Image:
         """The image with every class in its color; the background stays as it is.
 
@@ -101,6 +131,13 @@ class Prediction:
             self.image, self.labels.numpy(), colors, opacity, self.background_index
         )
         return Image.fromarray(add_legend(drawn, self._legend()) if legend else drawn)
+
+    def draw_frame(self) -> NDArray[np.uint8]:
+        """An overlay whose legend has all names, so that it stays the same through a video."""
+        image = np.asarray(self.draw(legend=False))
+        if len(self.names) > 40:  # the legend would be larger than the image
+            return image
+        return add_legend(image, list(map(LegendEntry, self.names, self.legend_colors())))
 
     def legend_colors(self) -> list[list[int] | None]:
         """RGB colors of the names, None for the background."""

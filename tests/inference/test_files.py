@@ -254,7 +254,7 @@ def test_the_memory_of_a_long_video_stays_small(settings, builds, tmp_path, monk
     pixels = np.zeros((2, 2, 3), np.uint8)
     shown = Prediction(pixels, tuple(NAMES), torch.zeros(2, 2), torch.zeros(2, 2), None, None)
     monkeypatch.setattr(Prediction, "shares", shares)
-    monkeypatch.setattr(prediction_files, "_draw_frame", lambda _: pixels)
+    monkeypatch.setattr(Prediction, "draw_frame", lambda _: pixels)
     monkeypatch.setattr(prediction_files._ResultWriter, "_predict", lambda *_: shown)
     writer = prediction_files._ResultWriter(settings, [])
     tracemalloc.start()

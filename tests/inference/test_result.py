@@ -1,5 +1,7 @@
 """What a prediction says, draws and saves."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,32 @@ def test_shares_are_those_of_the_label_map(prediction):
     scores[2] = 0.5
     [only] = make_prediction(scores).shares
     assert (only.index, only.share, only.similarity) == (2, 1.0, 0.5)
+
+
+def test_the_background_is_no_region(prediction):
+    assert {region.index for region in prediction.regions} == set(range(5))
+    pixels = sum(region.share for region in prediction.regions)
+    assert pixels == pytest.approx(1)
+    without = dataclasses.replace(prediction, background_index=2)
+    assert {region.index for region in without.regions} == {0, 1, 3, 4}
+
+
+def test_supervision_gets_the_regions(prediction):
+    supervision = pytest.importorskip("supervision")
+    detections = prediction.to_supervision(min_share=0.01)
+    assert isinstance(detections, supervision.Detections)
+    regions = [region for region in prediction.regions if region.share >= 0.01]
+    assert 1 < len(detections) == len(regions) < len(prediction.regions)
+    labels = prediction.labels.numpy()
+    for (box, mask, score, index, _, data), region in zip(detections, regions, strict=True):
+        assert (labels[mask] == index).all()
+        assert np.array_equal(mask, region.mask)
+        assert score == pytest.approx(region.similarity)
+        assert data["class_name"] == prediction.names[index]
+        rows, columns = np.nonzero(mask)
+        assert box.tolist() == [columns.min(), rows.min(), columns.max(), rows.max()]
+    supervision.MaskAnnotator().annotate(prediction.image.copy(), detections)
+    assert len(prediction.to_supervision(min_share=1)) == 0
 
 
 def test_any_number_of_classes_can_be_drawn():
