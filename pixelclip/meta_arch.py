@@ -50,6 +50,7 @@ from pixelclip.modeling.trainable_parameters import apply_finetune_policy
 from pixelclip.modeling.training_statistics import report_agreement, report_clusters
 from pixelclip.modeling.unclustered_targets import match_masks
 from pixelclip.utils.distributed import all_gather_uneven
+from pixelclip.utils.transfer import to_device
 
 Inputs = Sequence[Mapping[str, Any]]
 
@@ -62,8 +63,8 @@ class PixelCLIP(nn.Module):
     dict with
 
     * ``image``, ``image_strong``: (3, H, W) RGB in 0..255, weakly and strongly augmented;
-    * ``masks``: (N, Mh, Mw) bool at the mask resolution, or ``instances`` whose ``gt_masks`` are
-      Detectron2 ``BitMasks`` at image resolution; neither where DINO makes the masks.
+    * ``masks``: (N, Mh, Mw) bool at the mask resolution, or what ``pack_sample`` makes of them, or
+      ``instances`` with ``BitMasks`` at image resolution as ``gt_masks``; none if DINO makes them.
 
     In eval mode it returns ``[{"sem_seg": (C, height, width) float32 cosines}]``; each input is a
     dict with ``image`` and the ``height`` and ``width`` of the output in pixels (by default the
@@ -230,7 +231,7 @@ class PixelCLIP(nn.Module):
         cluster_embeddings = self.class_prompts(self.text_encoder)  # (K, d)
         num_images, num_clusters = len(features), len(cluster_embeddings)
         valid_mask = union_of_masks(masks, image_index, num_images)
-        image_of_map = torch.arange(num_images, device=self.device).repeat_interleave(num_clusters)
+        image_of_map = torch.arange(num_images * num_clusters, device=self.device) // num_clusters
         logits = self.assignment.logits(mask_features, cluster_embeddings)  # (N, K)
         gathered = all_gather_uneven(logits, count_pixels(image_of_map, valid_mask))
         # The masks of all processes share the clusters evenly.
@@ -246,13 +247,12 @@ class PixelCLIP(nn.Module):
 
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Normalize RGB images (3, H, W) in 0..255 of any sizes and resize them to one batch."""
-        size = self.clip_resolution  # corners are not aligned
-        normalized = (self.normalize(image)[None] for image in images)
+        size, normalized = self.clip_resolution, (self.normalize(image)[None] for image in images)
         return torch.cat([F.interpolate(image, size, mode="bilinear") for image in normalized])
 
     def normalize(self, image: Tensor) -> Tensor:
         """An RGB image (3, H, W) in 0..255 as CLIP takes it, on the model's device."""
-        return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
+        return (to_device(image, self.device).float() - self.pixel_mean) / self.pixel_std
 
     def set_vocabulary(
         self,

@@ -1,5 +1,6 @@
-"""Masks at another size by nearest neighbor, and the masks that each pixel belongs to."""
+"""Masks at another size by nearest neighbor, as bits, and the masks that each pixel belongs to."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
+from torch import Tensor
 
 IntArray = NDArray[np.int64]
 
@@ -29,6 +31,47 @@ def shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
         rows, columns = np.nonzero(mask)
         small[rows * size[0] // height, columns * size[1] // width] = True
     return small
+
+
+def split_by_image(rows: Tensor, image_index: Tensor, num_images: int) -> tuple[Tensor, ...]:
+    """The rows (n, ...) of each image, of the rows (N, ...) of all of them.
+
+    Args:
+        rows: of masks.
+        image_index: (N,) int64, the image of each row, ascending; on the host, which then need not
+            wait for a GPU.
+        num_images: of the result.
+    """
+    return rows.split(torch.bincount(image_index, minlength=num_images).tolist())
+
+
+def exceeds_one_pixel(masks: Tensor) -> Tensor:
+    """Which (...) of the masks (..., Mh, Mw) bool have more than one pixel."""
+    # Two pixels differ in row or column, and looking for used ones is faster than counting pixels.
+    pixels = masks.view(torch.uint8)
+    rows, columns = (pixels.amax(dim=side).sum(dim=-1) for side in (-1, -2))
+    return rows + columns > 2
+
+
+def pack_masks(masks: Tensor) -> Tensor:
+    """Masks (N, Mh, Mw) bool as bits (N, Mh, ceil(Mw / 8)) uint8, an eighth of the bytes."""
+    return torch.from_numpy(np.packbits(masks.numpy(), axis=2))
+
+
+def pack_sample(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A training sample with ``packed_masks`` instead of ``masks``: those of several pixels."""
+    packed = dict(sample)
+    if "masks" in packed:
+        masks = packed.pop("masks")
+        packed["packed_masks"] = pack_masks(masks[exceeds_one_pixel(masks)])
+    return packed
+
+
+def unpack_masks(bits: Tensor, width: int) -> Tensor:
+    """Masks (N, Mh, width) bool of what :func:`pack_masks` returned, on its device."""
+    places = 2 ** torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
+    # (N, Mh, bytes, 8) -> (N, Mh, 8 * bytes)
+    return (bits[..., None] & places).bool().flatten(2)[:, :, :width]
 
 
 class MaskIndexMap:

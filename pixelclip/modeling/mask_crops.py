@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from pixelclip.data.loader import random_state_from
 from pixelclip.modeling.clip_loader import load_clip
+from pixelclip.utils.transfer import to_device
 
 _SMALLEST_SIDE = 12  # of a crop, in pixels of the image
 _CROPS_AT_A_TIME = 256  # in CLIP: more would need more memory without being faster
@@ -69,41 +70,40 @@ class MaskCrops:
         Args:
             images: normalized images (3, H, W) of any sizes.
             masks: (N, Mh, Mw) bool, none of them empty.
-            image_index: (N,) int64, the image of each mask, ascending.
+            image_index: (N,) int64, the image of each mask, ascending; on the host.
             max_per_image: most crops of an image; None for all.
         """
         chosen = self._choose(masks, image_index, max_per_image)
+        mask_index, owners = to_device(chosen, masks.device), image_index[chosen].tolist()
         encoder = self.encoder.to(masks.device)
         size = tuple(encoder.image_size)
-        boxes, owners = _bounding_boxes(masks[chosen]), image_index[chosen].tolist()
+        boxes = _bounding_boxes(masks[mask_index])
         blurred = {owner: self._blur(images[owner]) for owner in set(owners)}
         crops = [images[0].new_zeros((0, 3, *size))]
-        for owner, mask, box in zip(owners, masks[chosen], boxes, strict=True):
+        for owner, mask, box in zip(owners, masks[mask_index], boxes, strict=True):
             crop = self._cut(images[owner], blurred[owner], mask, box)[None]
             crops.append(F.interpolate(crop, size, mode="bicubic", antialias=True))
         if not len(chosen):  # a ViT takes no empty batch
             crops.append(images[0].new_zeros((1, 3, *size)))
         batches = torch.cat(crops).split(_CROPS_AT_A_TIME)
         embeddings = torch.cat([encoder(batch) for batch in batches])[: len(chosen)]
-        return CropEmbeddings(embeddings.float(), chosen)
+        return CropEmbeddings(embeddings.float(), mask_index)
 
     def _choose(self, masks: Tensor, image_index: Tensor, max_per_image: int | None) -> Tensor:
-        """Indices (M,) of the masks that get a crop, ascending.
+        """Indices (M,) of the masks that get a crop, ascending, on the host.
 
         The random choice follows from the masks alone: it is the same on any number of processes.
         """
-        areas = masks.flatten(1).sum(dim=1)  # (N, Mh*Mw) summed to (N,)
-        is_large = (areas >= self.min_area * masks[0].numel() if len(masks) else areas).cpu()
-        candidates = is_large.nonzero().flatten()
-        owners = image_index.cpu()[candidates]
+        areas = masks.flatten(1).sum(dim=1).cpu()  # (N, Mh*Mw) summed to (N,)
+        candidates = (areas >= self.min_area * masks[:1].numel()).nonzero().flatten()
+        owners = image_index[candidates]
         chosen = []
         for owner in owners.unique().tolist():
             own = candidates[owners == owner]
             generator = torch.Generator().manual_seed(int(areas[own].sum()))
             order = torch.randperm(len(own), generator=generator)
             chosen.append(own[order[:max_per_image]])
-        indices = torch.cat(chosen).sort().values if chosen else candidates
-        return indices.to(masks.device)
+        return torch.cat(chosen).sort().values if chosen else candidates
 
     def _blur(self, image: Tensor) -> Tensor:
         """Box-filtered image (3, H, W); the border is repeated outside."""

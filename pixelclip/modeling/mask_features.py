@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelclip.config import check_choice
+from pixelclip.data.masks import split_by_image
 from pixelclip.modeling.dense_paths import get_dense_path
 from pixelclip.modeling.image_encoder import DenseImageEncoder, is_vit
 from pixelclip.modeling.inference_masks import CropScores
@@ -75,7 +76,7 @@ class MaskFeatures(nn.Module):
         Args:
             features: (B, h, w, d), the teacher's.
             masks: (N, Mh, Mw) bool, none of them empty.
-            image_index: (N,) int64, the image of each mask, ascending.
+            image_index: (N,) int64, the image of each mask, ascending; on the host.
             images: B normalized weak images (3, H, W), of any sizes; taken for crops only.
         """
         mask_features = pool_masks(features, masks, image_index)
@@ -99,7 +100,8 @@ class MaskFeatures(nn.Module):
         return pooled.index_copy(0, crops.mask_index, F.normalize(mixed, dim=-1))
 
     def _update_mean(self, embeddings: Tensor) -> None:
-        total = torch.cat([embeddings.sum(dim=0), self.mean_crop.new_tensor([len(embeddings)])])
+        count = self.mean_crop.new_full((1,), len(embeddings))
+        total = torch.cat([embeddings.sum(dim=0), count])
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(total)
         mean = total[:-1] / total[-1].clamp(min=1)
@@ -116,15 +118,14 @@ def find_containers(masks: Tensor, image_index: Tensor) -> Tensor:
 
     Args:
         masks: (N, Mh, Mw) bool, none of them empty.
-        image_index: (N,) int64, ascending.
+        image_index: (N,) int64, ascending; on the host.
 
     Returns:
         (N,) int64 in -1..N-1.
     """
-    counts = torch.bincount(image_index).tolist()
-    containers = [image_index[:0]]
-    start = 0
-    for own in masks.flatten(1).split(counts):  # (n, Mh*Mw)
+    none = torch.zeros(0, dtype=torch.int64, device=masks.device)
+    containers, start = [none], 0
+    for own in split_by_image(masks.flatten(1), image_index, 0):  # (n, Mh*Mw)
         pixels = own.float()
         area = pixels.sum(dim=1)
         with torch.autocast(masks.device.type, enabled=False):  # 16 bits would round numbers
@@ -132,7 +133,7 @@ def find_containers(masks: Tensor, image_index: Tensor) -> Tensor:
         larger, limit = area > _LARGER * area[:, None], _LARGEST * own.shape[1]
         contains = (shared >= _CONTAINED * area[:, None]) & larger & (area < limit)
         areas = torch.where(contains, area, torch.inf)  # (n, n): of the containers of each mask
-        found = areas.argmin(dim=1) + start if len(own) else image_index[:0]
+        found = areas.argmin(dim=1) + start if len(own) else none
         containers.append(torch.where(contains.any(dim=1), found, -1))
         start += len(own)
     return torch.cat(containers)
@@ -193,7 +194,7 @@ class CropScorer:
 
     def __call__(self, image: Tensor, masks: Tensor, classifier: TextClassifier) -> CropScores:
         """Scores of the masks (N, Mh, Mw) bool of a normalized image (3, H, W)."""
-        image_index = torch.zeros(len(masks), dtype=torch.int64, device=masks.device)
+        image_index = torch.zeros(len(masks), dtype=torch.int64)
         embeddings, mask_index = self.crops([image], masks, image_index)
         embeddings = F.normalize(embeddings, dim=-1)  # (M, d)
         if self.mask_features.crops is not None:

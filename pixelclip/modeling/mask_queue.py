@@ -1,5 +1,7 @@
 """Features of recent masks, with which a small batch's masks share the clusters."""
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
@@ -27,11 +29,15 @@ class MaskQueue(nn.Module):
         super().__init__()
         self.register_buffer("features", torch.zeros(size, embedding_dim))
         self.register_buffer("length", torch.zeros((), dtype=torch.int64))
+        self._known_length: int | None = 0
+        self.register_load_state_dict_post_hook(_forget_length)
 
     @property
     def stored(self) -> Tensor:
         """The features (n, d) that are in the queue."""
-        return self.features[: int(self.length)]
+        if self._known_length is None:
+            self._known_length = int(self.length)  # the host waits for a GPU
+        return self.features[: self._known_length]
 
     @torch.no_grad()
     def push(self, features: Tensor) -> None:
@@ -40,6 +46,11 @@ class MaskQueue(nn.Module):
         kept = torch.cat([features.to(self.features), self.stored])[:size]
         self.features[: len(kept)] = kept
         self.length.fill_(len(kept))
+        self._known_length = len(kept)
+
+
+def _forget_length(queue: MaskQueue, _incompatible_keys: Any) -> None:
+    queue._known_length = None
 
 
 @torch.no_grad()

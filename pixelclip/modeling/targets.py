@@ -11,7 +11,9 @@ from detectron2.structures import BitMasks
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixelclip.data.masks import exceeds_one_pixel, split_by_image, unpack_masks
 from pixelclip.modeling.dino_masks import DinoMasks
+from pixelclip.utils.transfer import to_device
 
 
 class MaskTargets(NamedTuple):
@@ -33,7 +35,7 @@ class EncodedMasks(NamedTuple):
 
     Attributes:
         masks: (N, Mh, Mw) bool.
-        image_index: (N,) int64, the image of each mask, ascending.
+        image_index: (N,) int64, the image of each mask, ascending; on the host.
         features: (N, d) float32, what the masks are clustered by.
         dense: (B, h, w, d), the teacher's features of the weak images.
     """
@@ -53,7 +55,7 @@ def merge_masks(
 
     Args:
         masks: (N, Mh, Mw) bool.
-        image_index: (N,) int64, image of each mask.
+        image_index: (N,) int64, image of each mask, ascending; on the host.
         assignment: (N,) int64, cluster of each mask.
         num_images: B.
         num_clusters: K.
@@ -61,20 +63,25 @@ def merge_masks(
     Returns:
         (B, K, Mh, Mw) bool.
     """
-    union = _unions(masks, image_index * num_clusters + assignment, num_images * num_clusters)
-    return union.view(num_images, num_clusters, *masks.shape[1:])  # (B, K, Mh, Mw)
+    clusters = torch.arange(num_clusters, device=masks.device)
+    members = (assignment[:, None] == clusters).float()  # (N, K)
+    parts = (split_by_image(rows, image_index, num_images) for rows in (members, masks))
+    unions = masks.new_empty((num_images, num_clusters, *masks.shape[1:]))
+    # Image by image, so that only one image's masks are held as floats at a time.
+    for union, own, own_masks in zip(unions, *parts, strict=True):
+        sums = own.T @ own_masks.flatten(1).float()  # (K, n) @ (n, Mh*Mw)
+        # Of zeros and ones, rounded or not; as booleans all but zero are true.
+        union.copy_(sums.view_as(union))
+    return unions
 
 
 def union_of_masks(masks: Tensor, image_index: Tensor, num_images: int) -> Tensor:
     """Pixels (B, Mh, Mw) bool of each image that at least one of its masks covers."""
-    return _unions(masks, image_index, num_images)
-
-
-def _unions(masks: Tensor, index: Tensor, count: int) -> Tensor:
-    """Unions (count, Mh, Mw) bool of the masks with the same index (N,)."""
-    # Added as bool, true and true is true.
-    unions = torch.zeros((count, *masks.shape[1:]), dtype=torch.bool, device=masks.device)
-    return unions.index_add_(0, index, masks)
+    unions = [
+        own.amax(dim=0) if len(own) else masks.new_zeros(masks.shape[1:])
+        for own in split_by_image(masks, image_index, num_images)
+    ]
+    return torch.stack(unions)
 
 
 class TrainingMasks:
@@ -92,11 +99,22 @@ class TrainingMasks:
     def __call__(
         self, batched_inputs: Sequence[Mapping[str, Any]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """See :func:`gather_training_masks`."""
-        if self.dino is not None:
-            masks = self.dino(batched_inputs, device)
-            batched_inputs = [{"masks": image_masks} for image_masks in masks]
-        return gather_training_masks(batched_inputs, self.resolution, device)
+        """All masks of a batch that have more than one pixel at the mask resolution.
+
+        Returns:
+            Masks (N, Mh, Mw) bool on ``device``, and the image (N,) int64 of each, ascending, on
+            the host.
+
+        Raises:
+            ValueError: see :func:`gather_training_masks`.
+        """
+        if self.dino is None:
+            return gather_training_masks(batched_inputs, self.resolution, device)
+        masks = torch.stack(self.dino(batched_inputs, device))  # (B, k, Mh, Mw)
+        is_kept = exceeds_one_pixel(masks).cpu()  # (B, k); the host waits for this
+        image_index, _ = is_kept.nonzero().T
+        kept = to_device(is_kept.flatten().nonzero()[:, 0], device)
+        return masks.flatten(0, 1)[kept], image_index
 
 
 def gather_training_masks(
@@ -105,36 +123,41 @@ def gather_training_masks(
     """All masks of a batch that have more than one pixel at the mask resolution.
 
     Args:
-        batched_inputs: one dict per image, with ``masks`` (n, Mh, Mw) bool, or with ``instances``
-            whose ``gt_masks`` are BitMasks at any resolution, resized by nearest neighbor.
+        batched_inputs: one dict per image, with ``masks`` (n, Mh, Mw) bool, with what
+            :func:`pack_sample` made of them, or with ``instances`` whose ``gt_masks`` are BitMasks
+            at any resolution, resized by nearest neighbor.
         resolution: (Mh, Mw).
-        device: of the result.
+        device: of the masks.
 
     Returns:
-        Masks (N, Mh, Mw) bool, and the image (N,) int64 of each, ascending.
+        Masks (N, Mh, Mw) bool, and the image (N,) int64 of each, ascending, on the host.
 
     Raises:
         ValueError: masks of another size, of another type, or none of the two keys.
     """
-    per_image = [_read_masks(inputs, resolution).to(device) for inputs in batched_inputs]
-    counts = torch.tensor([len(masks) for masks in per_image], device=device)
-    image_index = torch.arange(len(per_image), device=device).repeat_interleave(counts)
-    masks = torch.cat(per_image)
-    keep = masks.flatten(1).sum(dim=1) > 1  # (N, Mh*Mw) summed to (N,)
-    return masks[keep], image_index[keep]
+    per_image = [_read_masks(inputs, resolution, device) for inputs in batched_inputs]
+    counts = torch.tensor([len(masks) for masks in per_image])
+    image_index = torch.arange(len(per_image)).repeat_interleave(counts)
+    return torch.cat(per_image), image_index
 
 
-def _read_masks(inputs: Mapping[str, Any], resolution: tuple[int, int]) -> Tensor:
-    if "masks" not in inputs:
-        return _resize(_read_bitmasks(inputs), resolution)
-    masks = inputs["masks"]
+def _read_masks(
+    inputs: Mapping[str, Any], resolution: tuple[int, int], device: torch.device
+) -> Tensor:
+    is_packed = "packed_masks" in inputs
+    if is_packed:
+        masks = unpack_masks(to_device(inputs["packed_masks"], device), resolution[1])
+    elif "masks" in inputs:
+        masks = inputs["masks"].bool()
+    else:
+        masks = _resize(_read_bitmasks(inputs), resolution)
     if tuple(masks.shape[1:]) != resolution:
         raise ValueError(
             f"'masks' has shape {tuple(masks.shape)}; expected N masks of {resolution}, "
             "MODEL.PIXELCLIP.MASK_RESOLUTION. Masks at image resolution go into 'instances' as "
             "gt_masks."
         )
-    return masks.bool()
+    return masks if is_packed else to_device(masks[exceeds_one_pixel(masks)], device)
 
 
 def _resize(masks: Tensor, resolution: tuple[int, int]) -> Tensor:

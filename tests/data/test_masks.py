@@ -3,7 +3,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pixelclip.data.masks import MaskIndexMap, MaskOverlaps, torch_nearest
+from pixelclip.data.masks import (
+    MaskIndexMap,
+    MaskOverlaps,
+    pack_masks,
+    pack_sample,
+    torch_nearest,
+    unpack_masks,
+)
 from tests.data.sa1b_files import random_masks
 
 
@@ -63,3 +70,22 @@ def test_no_mask_and_no_gap_are_divided_too(masks):
     pieces, membership = overlaps.divide()
     assert membership.shape == (min(1, len(masks)), len(masks))
     assert (pieces == (0 if len(masks) else -1)).all()
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 33])
+def test_packed_masks_are_the_masks(width):
+    generator = torch.Generator().manual_seed(width)
+    masks = torch.rand(3, 5, width, generator=generator) > 0.5
+    bits = pack_masks(masks)
+    assert bits.shape == (3, 5, -(-width // 8)) and bits.dtype == torch.uint8
+    assert torch.equal(unpack_masks(bits, width), masks)
+    assert unpack_masks(pack_masks(masks[:0]), width).shape == (0, 5, width)
+
+
+def test_a_packed_sample_has_the_masks_of_several_pixels():
+    masks = torch.zeros(4, 3, 9, dtype=torch.bool)
+    masks[1, 0, 2] = masks[2, 1:, 4] = masks[3] = True
+    packed = pack_sample({"image_id": "a", "masks": masks})
+    assert torch.equal(unpack_masks(packed.pop("packed_masks"), 9), masks[2:])
+    assert packed == {"image_id": "a"}
+    assert pack_sample({"mask_seed": 3}) == {"mask_seed": 3}  # DINO makes the masks

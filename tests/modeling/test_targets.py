@@ -1,7 +1,9 @@
+import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 from torch.nn import functional as F
 
+from pixelclip.data.masks import pack_sample
 from pixelclip.modeling.targets import gather_training_masks, merge_masks, union_of_masks
 
 
@@ -70,3 +72,20 @@ def test_nothing_at_all():
     masks, image_index = gather_training_masks([{"masks": none}] * 2, (8, 8), CPU)
     assert masks.shape == (0, 8, 8)
     assert image_index.shape == (0,)
+
+
+def test_packed_masks_give_the_same():
+    generator = torch.Generator().manual_seed(0)
+    batch = [{"masks": torch.rand(n, 6, 11, generator=generator) > 0.98} for n in (9, 0, 5)]
+    expected = gather_training_masks(batch, (6, 11), CPU)
+    packed = gather_training_masks([pack_sample(sample) for sample in batch], (6, 11), CPU)
+    assert 0 < len(expected[0]) < 14  # some are specks
+    assert all(torch.equal(*pair) for pair in zip(packed, expected, strict=True))
+
+
+@pytest.mark.parametrize("size", [(6, 16), (5, 11), (11,)])
+def test_masks_of_another_size_are_refused_packed_or_not(size):
+    sample = {"masks": torch.ones(2, *size, dtype=torch.bool)}
+    for inputs in (sample, pack_sample(sample) if len(size) == 2 else sample):
+        with pytest.raises(ValueError, match=r"expected N masks of \(6, 24\)"):
+            gather_training_masks([inputs], (6, 24), CPU)
