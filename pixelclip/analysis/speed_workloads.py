@@ -28,6 +28,7 @@ from pixelclip.data import mapper as mapper_module
 from pixelclip.data.images import ImageFile, read_rgb_image
 from pixelclip.data.loader import ResumableLoader, SampleStream
 from pixelclip.data.mapper import MaskDatasetMapper
+from pixelclip.data.masks import pack_sample
 from pixelclip.data.sa1b import load_sa1b
 from pixelclip.data.sa1b_files import read_image_bytes
 from pixelclip.data.vocabularies import get_vocabulary
@@ -95,6 +96,8 @@ def train_workload(cfg: CfgNode, images: Path, folder: Path) -> Workload:
     samples = [stream[position] for position in range(max(_IMAGES, batch_size))]
     for sample in samples:
         del sample["skipped_records"]
+    if cfg.MODEL.DEVICE.startswith("cuda"):
+        samples = [pack_sample(sample) for sample in samples]  # as the loader does for a GPU
 
     class TrainerOnSamples(Trainer):
         @classmethod

@@ -25,6 +25,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from pixelclip.data.masks import pack_sample
 from pixelclip.data.sa1b_files import CorruptRecordError
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ class ResumableLoader:
         records, map_record, seed: see :class:`SampleStream`; the same in every process.
         total_batch_size: samples per iteration over all processes.
         num_workers: loading processes; 0 loads in this one.
-        pin_memory: put the samples where a CUDA device can copy them from while it computes.
+        pin_memory: put the samples where a CUDA device can copy them from while it computes, and
+            their masks as bits, see :func:`pack_sample`.
 
     Raises:
         ValueError: no records, or a batch size that the processes cannot share evenly.
@@ -179,7 +181,7 @@ class ResumableLoader:
             self.stream,
             batch_sampler=BatchSampler(positions, batch_size, drop_last=True),
             num_workers=self.num_workers,
-            collate_fn=trivial_batch_collator,
+            collate_fn=_pack if self.pin_memory else trivial_batch_collator,
             pin_memory=self.pin_memory,
             worker_init_fn=_set_up_loading_process,
             # By default the loader draws from torch's own generator when it starts, which would
@@ -194,6 +196,10 @@ class ResumableLoader:
             if total <= _MAX_WARNINGS:
                 only = " (further ones are only counted)" if total == _MAX_WARNINGS else ""
                 logger.warning("Skipped corrupt record %d%s: %s", total, only, reason)
+
+
+def _pack(samples: list[Sample]) -> list[Sample]:
+    return [pack_sample(sample) for sample in samples]
 
 
 def _set_up_loading_process(_worker: int) -> None:

@@ -158,9 +158,14 @@ def test_loading_processes_start_next_to_opencvs_threads():
         cv2.setNumThreads(threads)
 
 
-def test_samples_are_pinned_where_asked():
-    assert make_loader(pin_memory=True)._build_loader().pin_memory
-    assert not make_loader()._build_loader().pin_memory
+def test_samples_are_pinned_where_asked_and_their_masks_packed():
+    sample = {"masks": torch.ones(2, 3, 8, dtype=torch.bool)}
+    loader = make_loader(pin_memory=True)._build_loader()
+    assert loader.pin_memory
+    assert loader.collate_fn([sample])[0]["packed_masks"].shape == (2, 3, 1)
+    loader = make_loader()._build_loader()
+    assert not loader.pin_memory
+    assert loader.collate_fn([sample]) == [sample]
 
 
 def sa1b_records(count):
