@@ -12,6 +12,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from tqdm import tqdm
 
+from pixelclip.engine.training_step import TrainingStep
 from pixelclip.utils.atomic_write import write_text
 
 logger = logging.getLogger(__name__)
@@ -61,13 +62,15 @@ class CountSkippedRecords(HookBase):
     Scalar: ``skipped_records``, since the start of the training, resumed or not.
 
     Args:
+        step: of the same training; it shares the processes' counts with the losses.
         max_fraction: of corrupt ones among all records read, in 0..1, above which training stops;
             it is checked once ``RECORDS_BEFORE_CHECK`` records were read.
     """
 
     RECORDS_BEFORE_CHECK = 100
 
-    def __init__(self, max_fraction: float) -> None:
+    def __init__(self, step: TrainingStep, max_fraction: float) -> None:
+        self._step = step
         self._max_fraction = max_fraction
         self._before: Counter[str] = Counter()  # in the runs that this one continues
         self._total: Counter[str] = Counter()
@@ -78,9 +81,7 @@ class CountSkippedRecords(HookBase):
         Raises:
             RuntimeError: in every process: too many of the records are corrupt.
         """
-        skipped = getattr(self.trainer.data_loader, "skipped", Counter())
-        gathered = comm.all_gather(dict(skipped))
-        self._total = sum(map(Counter, gathered), Counter(self._before))
+        self._total = self._before + self._step.skipped
         if comm.is_main_process():
             total = sum(self._total.values())
             self.trainer.storage.put_scalar("skipped_records", total, smoothing_hint=False)

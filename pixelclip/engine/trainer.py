@@ -189,7 +189,7 @@ class Trainer(DefaultTrainer):
             InitializePrompts(self.cfg),
             SeedEveryIteration(),
             WarnOfCollapse(),
-            CountSkippedRecords(self.cfg.DATALOADER.MAX_CORRUPT_FRACTION),
+            CountSkippedRecords(self._trainer, self.cfg.DATALOADER.MAX_CORRUPT_FRACTION),
             IterationLog(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.BASE_LR),
             StopOnSignal(self._trainer),
         ]

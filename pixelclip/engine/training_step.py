@@ -1,10 +1,12 @@
 """One optimizer step: mixed precision, and batches in several parts."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from math import isfinite
-from typing import Any
+from statistics import mean
+from typing import Any, get_args
 
 import torch
 from detectron2.engine import SimpleTrainer
@@ -13,11 +15,17 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pixelclip.data.sa1b_files import Corruption
 from pixelclip.engine.non_finite import Batch, NonFiniteError
+from pixelclip.engine.step_facts import DeferredScalars, Fact, share_facts
 from pixelclip.utils.distributed import StepBarrier
 
 # A scale of gradients that was too large is halved with each skipped step, and a few are enough.
 _MAX_SKIPPED_IN_A_ROW = 20
+
+# Facts that the processes share, next to losses and the numbers of corrupt records.
+_GRADIENT_IS_FINITE, _IS_ASKED_TO_STOP = "gradient is finite", "is asked to stop"
+_DATA_TIME = "data time"
 
 
 class TrainingStep(SimpleTrainer):
@@ -41,7 +49,8 @@ class TrainingStep(SimpleTrainer):
 
     Attributes:
         is_asked_to_stop: whether this process was, by a signal.
-        must_stop: whether any process was, when the losses of the latest step were compared.
+        must_stop: whether any process was, when the latest step's facts were shared.
+        skipped: number of corrupt records that all processes have skipped then, by kind.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class TrainingStep(SimpleTrainer):
         self._scale = 0.0  # of the gradients in the step before
         self._skipped_in_a_row = 0
         self.is_asked_to_stop = self.must_stop = False
+        self.skipped: Counter[str] = Counter()
 
     def run_step(self) -> None:
         """Take a batch and step.
@@ -83,9 +93,10 @@ class TrainingStep(SimpleTrainer):
         # Loading, evaluating and writing files differ between processes most, and here it is known
         # who is missing.
         self._barrier.wait(self.iter + 1)
-        losses = self.compute_gradients(batch)
-        self._compare(batch, losses)
-        self._write_metrics(losses, data_time)
+        with DeferredScalars() as scalars:
+            losses = self.compute_gradients(batch)
+        facts = {**losses, **self._facts(data_time)}
+        self._learn(batch, list(losses), share_facts(facts, scalars, self._pixelclip.device))
         # Before the step, whose hook clips the gradient: a fused optimizer would unscale it last.
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
@@ -98,25 +109,38 @@ class TrainingStep(SimpleTrainer):
             return self._backward(self._forward(batch))
         return self._accumulate(_split(batch, self._accumulation_steps))
 
-    def _compare(self, batch: Batch, losses: dict[str, Tensor]) -> None:
-        """Refuse non-finite losses and gradients, and learn whether a process is to stop."""
-        own = {name: loss.item() for name, loss in losses.items()}
+    def _facts(self, data_time: float) -> dict[str, Fact]:
+        """What this process tells the others, apart from losses."""
+        skipped = getattr(self.data_loader, "skipped", Counter())
+        return {
+            _GRADIENT_IS_FINITE: self._gradient_is_finite(),
+            _IS_ASKED_TO_STOP: float(self.is_asked_to_stop),
+            _DATA_TIME: data_time,
+            **{kind: float(skipped[kind]) for kind in get_args(Corruption)},
+        }
+
+    def _learn(self, batch: Batch, losses: Sequence[str], facts: list[dict[str, float]]) -> None:
+        """Refuse non-finite losses and gradients, record the others; facts are by rank."""
+        self.must_stop = any(own[_IS_ASKED_TO_STOP] for own in facts)
+        counts = {kind: sum(own[kind] for own in facts) for kind in get_args(Corruption)}
+        self.skipped = +Counter({kind: int(count) for kind, count in counts.items()})
+        by_rank = [{name: own[name] for name in losses} for own in facts]
         # Losses differ between processes. One that stopped alone would leave the others waiting.
-        gathered = comm.all_gather((own, self.is_asked_to_stop))
-        self.must_stop = any(is_asked for _, is_asked in gathered)
-        by_rank = {rank: values for rank, (values, _) in enumerate(gathered)}
-        bad = {r: own for r, own in by_rank.items() if not all(map(isfinite, own.values()))}
+        bad = {r: own for r, own in enumerate(by_rank) if not all(map(isfinite, own.values()))}
         if bad:
             raise NonFiniteError(f"{_describe(bad)}{self._hint_at_float16()}", batch)
         if self.grad_scaler.is_enabled():
             self._count_skipped_steps(batch)
-        elif not self._gradient_is_finite():
-            raise NonFiniteError(f"the loss is finite, {own}, and its gradient is not", batch)
+        elif not all(own[_GRADIENT_IS_FINITE] for own in facts):
+            problem = f"the loss is finite, {by_rank[comm.get_rank()]}, and its gradient is not"
+            raise NonFiniteError(problem, batch)
+        if comm.is_main_process():
+            _record(by_rank, max(own[_DATA_TIME] for own in facts))
 
-    def _gradient_is_finite(self) -> bool:
-        """Whether this process's gradient, which all of them share, is."""
+    def _gradient_is_finite(self) -> Tensor:
+        """Whether the gradient is, as a scalar bool."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return not gradients or bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())
+        return torch.stack(torch._foreach_norm(gradients)).isfinite().all()
 
     def _count_skipped_steps(self, batch: Batch) -> None:
         """Note whether the step before was left out: then the scale has fallen."""
@@ -194,6 +218,16 @@ class TrainingStep(SimpleTrainer):
 def _split(batch: Batch, number: int) -> list[Batch]:
     size = len(batch) // number
     return [batch[start : start + size] for start in range(0, number * size, size)]
+
+
+def _record(losses_by_rank: list[dict[str, float]], data_time: float) -> None:
+    """Put what Detectron2's trainer does into the event storage: means, and the longest wait."""
+    storage = get_event_storage()
+    storage.put_scalar("data_time", data_time)
+    means = {name: mean(own[name] for own in losses_by_rank) for name in losses_by_rank[0]}
+    storage.put_scalar("total_loss", sum(means.values()))
+    if len(means) > 1:
+        storage.put_scalars(**means)
 
 
 def _describe(losses_by_rank: dict[int, dict[str, float]]) -> str:

@@ -2,7 +2,8 @@
 
 Scalars: ``clusters/used`` (share of the clusters with at least one mask), ``clusters/largest``
 (share of the masks in the fullest cluster) and ``clusters/assignment_entropy``, of the masks of all
-processes, and ``teacher/agreement``, of this process's images.
+processes, and ``teacher/agreement``, of this process's images. They stay tensors, which a storage
+turns into numbers when it needs them.
 
 Shapes: N masks, K clusters, B images, feature grid h x w, d channels.
 """
@@ -22,10 +23,11 @@ def report_clusters(probabilities: Tensor) -> None:
     if storage is None or not len(probabilities):
         return
     masks, clusters = probabilities.shape
-    usage = torch.bincount(probabilities.argmax(dim=1), minlength=clusters)  # (K,)
-    storage.put_scalar("clusters/used", (usage > 0).float().mean().item())
-    storage.put_scalar("clusters/largest", usage.max().item() / masks)
-    storage.put_scalar("clusters/assignment_entropy", assignment_entropy(probabilities).item())
+    numbers = torch.arange(clusters, device=probabilities.device)
+    usage = (probabilities.argmax(dim=1)[:, None] == numbers).sum(dim=0)  # (K,)
+    storage.put_scalar("clusters/used", (usage > 0).float().mean())
+    storage.put_scalar("clusters/largest", usage.max() / masks)
+    storage.put_scalar("clusters/assignment_entropy", assignment_entropy(probabilities))
 
 
 @torch.no_grad()
@@ -34,7 +36,7 @@ def report_agreement(teacher: Tensor, student: Tensor) -> None:
     storage = _current_storage()
     if storage is not None:
         agreement = cosine_similarity(teacher.float(), student.float(), dim=-1).mean()
-        storage.put_scalar("teacher/agreement", agreement.item())
+        storage.put_scalar("teacher/agreement", agreement)
 
 
 def assignment_entropy(probabilities: Tensor) -> Tensor:

@@ -39,19 +39,25 @@ def all_gather_uneven(rows: Tensor, count: Tensor) -> GatheredRows:
     """
     if comm.get_world_size() == 1:
         return GatheredRows(rows, slice(0, len(rows)), count)
-    header = torch.stack([count.new_tensor(len(rows)), count])
-    headers = torch.stack(_all_gather(header))  # (processes, 2)
-    lengths = headers[:, 0].tolist()
+    # The hosts tell each other the lengths, so that they need not wait for their GPUs.
+    length = torch.tensor(len(rows))
+    lengths = [int(one) for one in _all_gather(length, comm._get_global_gloo_group())]
     padded = rows.new_zeros((max(1, *lengths), rows.shape[1]))  # not every backend sends nothing
     padded[: len(rows)] = rows
     parts = [part[:n] for part, n in zip(_all_gather(padded), lengths, strict=True)]
-    first = sum(lengths[: comm.get_rank()])
-    return GatheredRows(torch.cat(parts), slice(first, first + len(rows)), headers[:, 1].sum())
+    first, total = sum(lengths[: comm.get_rank()]), torch.stack(_all_gather(count)).sum()
+    return GatheredRows(torch.cat(parts), slice(first, first + len(rows)), total)
 
 
-def _all_gather(tensor: Tensor) -> list[Tensor]:
+@torch.no_grad()
+def all_gather_equal(tensor: Tensor) -> Tensor:
+    """The tensors (...) of all processes, of equal shapes, as (processes, ...)."""
+    return torch.stack(_all_gather(tensor)) if comm.get_world_size() > 1 else tensor[None]
+
+
+def _all_gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
     gathered = [torch.empty_like(tensor) for _ in range(comm.get_world_size())]
-    torch.distributed.all_gather(gathered, tensor)
+    torch.distributed.all_gather(gathered, tensor, group)
     return gathered
 
 

@@ -1,4 +1,3 @@
-import functools
 import json
 from collections import Counter
 from types import SimpleNamespace
@@ -105,36 +104,34 @@ def test_lines_to_come_and_cut_lines_are_removed_at_the_start(tmp_path, start, e
     assert [line["iteration"] for line in logged(tmp_path)] == expected
 
 
-def count_skipped(hook, *skipped_by_process, monkeypatch, position=0):
-    gathered = [dict(skipped) for skipped in skipped_by_process]
-    monkeypatch.setattr(comm, "all_gather", lambda own: gathered)
+def count_skipped(hook, skipped, position=0):
+    """Count after a step of which all processes know that so many records were skipped."""
+    hook._step.skipped = Counter(skipped)
     with EventStorage(0) as storage:
-        loader = SimpleNamespace(skipped=Counter(skipped_by_process[0]), position=position)
+        loader = SimpleNamespace(position=position)
         hook.trainer = SimpleNamespace(data_loader=loader, storage=storage)
         hook.after_step()
         return storage.latest()["skipped_records"][0]
 
 
-def test_skipped_records_of_all_processes_and_runs_are_counted(monkeypatch, caplog):
-    first = CountSkippedRecords(max_fraction=0.5)
-    counts = [{"image": 2}, {"masks": 1}]
-    assert count_skipped(first, *counts, monkeypatch=monkeypatch) == 3
-    second = CountSkippedRecords(max_fraction=0.5)
+def test_skipped_records_of_all_runs_are_counted(caplog):
+    first = CountSkippedRecords(SimpleNamespace(), max_fraction=0.5)
+    assert count_skipped(first, {"image": 2, "masks": 1}) == 3
+    second = CountSkippedRecords(SimpleNamespace(), max_fraction=0.5)
     second.load_state_dict(first.state_dict())
-    assert count_skipped(second, {}, {}, monkeypatch=monkeypatch) == 3
-    assert count_skipped(second, {"image": 1}, {}, monkeypatch=monkeypatch) == 4
+    assert count_skipped(second, {}) == 3
+    assert count_skipped(second, {"image": 1}) == 4
     second.after_train()
     assert "Skipped 4 corrupt records (image: 3, masks: 1)" in caplog.text
 
 
-def test_too_many_corrupt_records_stops_the_training(monkeypatch):
-    hook = CountSkippedRecords(max_fraction=0.2)
-    count = functools.partial(count_skipped, hook, monkeypatch=monkeypatch)
-    assert count({"image": 50}, {"masks": 9}, position=40) == 59  # too few to judge
-    assert count({"image": 15}, {"masks": 10}, position=100) == 25  # exactly the share
+def test_too_many_corrupt_records_stops_the_training():
+    hook = CountSkippedRecords(SimpleNamespace(), max_fraction=0.2)
+    assert count_skipped(hook, {"image": 50, "masks": 9}, position=40) == 59  # too few to judge
+    assert count_skipped(hook, {"image": 15, "masks": 10}, position=100) == 25  # exactly the share
     problem = r"26 of the 126 .*image: 16, masks: 10.*MAX_CORRUPT_FRACTION, 0\.2"
     with pytest.raises(RuntimeError, match=problem):
-        count({"image": 16}, {"masks": 10}, position=100)
+        count_skipped(hook, {"image": 16, "masks": 10}, position=100)
 
 
 def test_the_bar_begins_where_the_training_does(capsys):

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils.events import EventStorage
 
-from pixelclip.engine import Trainer
+from pixelclip.engine import Trainer, training_step
 from pixelclip.engine.interruption import StopOnSignal, TrainingInterrupted, signals_for_children
 from pixelclip.engine.training_step import TrainingStep
 from pixelclip.utils import atomic_write
@@ -134,13 +135,20 @@ def test_other_threads_train_without_signals(short_config):
 
 
 def test_processes_agree_on_the_iteration(monkeypatch):
-    """The losses' gathering carries the wish: no further exchange in a step."""
+    """The wish travels with the losses: no further exchange in a step."""
     model = torch.nn.Linear(1, 1)
     model.device = torch.device("cpu")
-    step = TrainingStep(model, [], torch.optim.SGD(model.parameters(), lr=1.0))
-    gather = "pixelclip.engine.training_step.comm.all_gather"
-    monkeypatch.setattr(gather, lambda own: [own, (own[0], True)])
-    step._compare([], {"loss": torch.ones(())})
+    model.forward = lambda _: {"loss": model.weight.sum()}
+    step = TrainingStep(model, [[]], torch.optim.SGD(model.parameters(), lr=1.0))
+
+    def share(facts, *_):
+        own = {name: float(value) for name, value in facts.items()}
+        return [own, {**own, training_step._IS_ASKED_TO_STOP: 1.0}]
+
+    monkeypatch.setattr(training_step, "share_facts", share)
+    step.iter = 0
+    with EventStorage(0):
+        step.run_step()
     assert step.must_stop and not step.is_asked_to_stop
 
 

@@ -60,7 +60,7 @@ def test_a_non_finite_loss_names_iteration_images_and_file(train_config, value):
 @vit_only
 def test_a_saved_step_is_repeated_from_its_file_alone(train_config, monkeypatch):
     """The same weights, teacher and batch give the same loss."""
-    monkeypatch.setattr(TrainingStep, "_gradient_is_finite", lambda self: False)
+    monkeypatch.setattr(TrainingStep, "_gradient_is_finite", lambda _: torch.tensor(False))
     text, saved = stop(train_config)
     step = torch.load(saved, weights_only=True)
     model = PixelCLIP(train_config).train()
