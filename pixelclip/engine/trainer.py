@@ -254,7 +254,11 @@ class Trainer(DefaultTrainer):
         with_masks = takes_given_masks(cfg)
         mapper = MaskRegionsMapper(cfg, dataset_name) if with_masks else DatasetMapper(cfg, False)
         return build_evaluation_loader(
-            dataset_name, mapper, cfg.TEST.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS
+            dataset_name,
+            mapper,
+            cfg.TEST.IMS_PER_BATCH,
+            cfg.DATALOADER.NUM_WORKERS,
+            pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
         )
 
     @classmethod

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pixelclip.evaluation.mask_classification import MaskClassificationEvaluator
 from pixelclip.evaluation.mask_regions import read_label_map
 from pixelclip.meta_arch import PixelCLIP
+from pixelclip.utils.transfer import to_device
 
 _SEMANTIC_SEGMENTATION = ("sem_seg", "cityscapes_sem_seg")
 EVALUATIONS = ("segmentation", "mask_classification")
@@ -32,6 +33,12 @@ class LabelMapEvaluator(SemSegEvaluator):
         # Newer versions of Detectron2 also compute the IoU of boundaries, which takes longer than
         # all the rest and is not in the table.
         self._compute_boundary_iou = False
+        self._counts: Tensor | None = None  # on the device of the predictions
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        super().reset()
+        self._counts = None
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Tensor]]
@@ -47,21 +54,32 @@ class LabelMapEvaluator(SemSegEvaluator):
         """
         for image, output in zip(inputs, outputs, strict=True):
             labels = output["labels"] if "labels" in output else output["sem_seg"].argmax(dim=0)
-            predicted = labels.cpu().numpy().astype(np.int64)
-            self._count(predicted, self.input_file_to_gt_file[image["file_name"]])
+            self._count(labels, self.input_file_to_gt_file[image["file_name"]])
             if self._output_dir:
+                predicted = labels.cpu().numpy().astype(np.int64)
                 self._predictions.extend(self.encode_json_sem_seg(predicted, image["file_name"]))
 
-    def _count(self, predicted: np.ndarray, label_file: str) -> None:
+    def _count(self, predicted: Tensor, label_file: str) -> None:
+        """Count the pixels of each predicted and true class where the prediction is."""
         truth = read_label_map(label_file, self._num_classes, self._ignore_label)
         if truth.shape != predicted.shape:
             raise ValueError(
                 f"{label_file} has {truth.shape} pixels (height, width); the prediction has "
-                f"{predicted.shape}. Prepare the data set again."
+                f"{tuple(predicted.shape)}. Prepare the data set again."
             )
         size = self._num_classes + 1  # the last one is void
-        counts = np.bincount((size * predicted + truth).reshape(-1), minlength=size * size)
-        self._conf_matrix += counts.reshape(size, size)  # (size**2,) -> (predicted, true)
+        true = to_device(torch.from_numpy(truth), predicted.device)
+        pairs = (size * predicted.long() + true).flatten()  # (H, W) -> (H*W,)
+        if self._counts is None:
+            self._counts = pairs.new_zeros(size * size)
+        self._counts.index_add_(0, pairs, torch.ones_like(pairs))
+
+    def evaluate(self) -> Any:
+        """Metrics as Detectron2's, in the main process; for them the host waits for the GPU."""
+        if self._counts is not None:  # (size**2,) -> (predicted, true)
+            self._conf_matrix += self._counts.cpu().numpy().reshape(self._conf_matrix.shape)
+            self._counts = None
+        return super().evaluate()
 
 
 class LabelMapModel(nn.Module):

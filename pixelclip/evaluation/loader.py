@@ -15,11 +15,13 @@ def build_evaluation_loader(
     mapper: Callable[[dict[str, Any]], dict[str, Any]],
     batch_size: int,
     num_workers: int,
+    pin_memory: bool = False,
 ) -> DataLoader[Any]:
     """Load a registered data set once, in its order, in lists of samples.
 
     It is Detectron2's ``build_detection_test_loader``, which takes one image at a time in version
-    0.5. The last batch of a process may be smaller.
+    0.5. The last batch of a process may be smaller. With ``pin_memory``, samples lie where a CUDA
+    device can copy them from while it computes.
 
     Raises:
         ValueError: a batch size below 1; during reading: a corrupt image or label, which it names.
@@ -35,6 +37,7 @@ def build_evaluation_loader(
         num_workers=num_workers,
         batch_sampler=BatchSampler(InferenceSampler(len(dataset)), batch_size, drop_last=False),
         collate_fn=trivial_batch_collator,
+        pin_memory=pin_memory,
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pixelclip.data.masks import shrink_mask
 from pixelclip.meta_arch import PixelCLIP
 from pixelclip.modeling.mask_pooling import pool_masks
+from pixelclip.utils.transfer import to_device
 
 
 @torch.no_grad()
@@ -58,14 +59,15 @@ def _similarities(
     features = model.image_encoder(model.preprocess(images))  # (B, h, w, d)
     counts = [len(image_masks) for image_masks in masks]
     image_index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    pooled = pool_masks(features, torch.cat(list(masks)).to(model.device), image_index)  # (n, d)
+    pooled = pool_masks(features, to_device(torch.cat(list(masks)), model.device), image_index)
     similarities = model.text_classifier.scores(pooled).split(counts)
     score_crops = model.inference_views.crop_scorer
     if score_crops is None:
         return similarities
     mixed = []
     for image, own, similarity in zip(images, masks, similarities, strict=True):
-        crops = score_crops(model.normalize(image), own.to(model.device), model.text_classifier)
+        normalized, own_masks = model.normalize(image), to_device(own, model.device)
+        crops = score_crops(normalized, own_masks, model.text_classifier)
         mixed.append(crops.mix_into(similarity))
     return mixed
 
@@ -98,9 +100,9 @@ class MaskClassifier(nn.Module):
         similarities = _similarities(self.model, images, [x["masks"] for x in batched_inputs])
         outputs = []
         for inputs, similarity in zip(batched_inputs, similarities, strict=True):
-            index_map = inputs["mask_index_map"].to(similarity.device)
+            index_map = to_device(inputs["mask_index_map"], similarity.device)
             sem_seg = paint(similarity, index_map)
-            if self.fill_missing and (index_map < 0).any():
+            if self.fill_missing and (inputs["mask_index_map"] < 0).any():  # asked on the host
                 per_pixel = self.model.inference([inputs])[0]["sem_seg"]
                 sem_seg = torch.where(index_map < 0, per_pixel, sem_seg)
             outputs.append({"mask_similarity": similarity, "sem_seg": sem_seg})

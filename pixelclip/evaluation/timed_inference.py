@@ -59,9 +59,17 @@ def run_timed_inference(
             if done > warm_up:
                 images += len(inputs)
             elif done == warm_up:
+                _wait_for_gpu()
                 start = time.perf_counter()
+    _wait_for_gpu()
     measured = comm.all_gather((images, time.perf_counter() - start))
     total = sum(count for count, _ in measured)
     seconds = max((duration for count, duration in measured if count), default=0.0)
     speed = Speed(total / seconds if total else None, total, len(measured))
     return evaluator.evaluate() or {}, speed
+
+
+def _wait_for_gpu() -> None:
+    """Let what the GPU still has to do be in the measured time."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

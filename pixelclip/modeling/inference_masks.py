@@ -12,6 +12,7 @@ from torch import Tensor
 from pixelclip.config import check_choice
 from pixelclip.data.masks import MaskIndexMap, MaskOverlaps, shrink_mask
 from pixelclip.data.sa1b_files import FoundMask
+from pixelclip.utils.transfer import to_device
 
 NO_MASKS = "none"
 GIVEN_MASKS = "given"
@@ -130,7 +131,8 @@ def take_given_masks(inputs: Mapping[str, Any], device: torch.device) -> Inferen
             f"MODEL.PIXELCLIP.TEST_MASKS is {GIVEN_MASKS!r}, and an image came without "
             f"{' and '.join(missing)}; give them, or choose a mask generator."
         )
-    return InferenceMasks(inputs["masks"].to(device), inputs["mask_index_map"].to(device))
+    masks, index_map = (to_device(inputs[key], device) for key in ("masks", "mask_index_map"))
+    return InferenceMasks(masks, index_map)
 
 
 class GeneratedMasks:
@@ -169,7 +171,7 @@ class GeneratedMasks:
         stacked = np.array(masks, np.bool_).reshape(-1, *self.mask_resolution)  # also for N = 0
         index_map, membership = division.divide()
         return InferenceMasks(
-            torch.from_numpy(stacked).to(device),
-            torch.from_numpy(index_map).to(device),
-            None if membership is None else torch.from_numpy(membership).to(device),
+            to_device(torch.from_numpy(stacked), device),
+            to_device(torch.from_numpy(index_map), device),
+            None if membership is None else to_device(torch.from_numpy(membership), device),
         )

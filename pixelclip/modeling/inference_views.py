@@ -12,9 +12,9 @@ each view at any resolution.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isqrt
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor
@@ -26,10 +26,14 @@ from pixelclip.modeling.inference_masks import InferenceMasks, MaskSource, build
 from pixelclip.modeling.mask_features import CropScorer, MaskFeatures, build_crop_scorer
 from pixelclip.modeling.mask_pooling import pooling_weights
 from pixelclip.modeling.text_classifier import TextClassifier
+from pixelclip.utils.transfer import to_device
 
 Size = tuple[int, int]
 
 INFERENCE_MODES = ("whole", "keep_aspect", "sliding_window")
+
+# Of all classes at the pixels of a tile, on a GPU.
+_SCORES_PER_TILE = 2**24
 
 # More views at a time would need more memory without being faster.
 _VIEWS_PER_BATCH = 16
@@ -306,7 +310,7 @@ def merge_views(
         pieces = masks.score_pieces(pooled)  # (R, C)
         index_map = _resize_nearest(masks.index_map, output_size)
         for row, indices in zip(merged, index_map, strict=True):  # all at once would hold it twice
-            row[indices >= 0] = pieces[indices[indices >= 0]]
+            row.copy_(_replace_inside(row, pieces, indices))
     return merged.permute(2, 0, 1)  # (out_h, out_w, C) -> (C, out_h, out_w)
 
 
@@ -323,8 +327,9 @@ def find_best_classes(
     """
     labels = torch.empty(output_size, dtype=torch.int64, device=scores[0].device)
     best = torch.empty(output_size, dtype=scores[0].dtype, device=scores[0].device)
-    # The smaller a tile, the fewer classes are possible in it; a GPU is better at larger ones.
-    for tile in _tiles(output_size, 256 if labels.is_cuda else 128):
+    # The smaller a tile, the fewer classes are possible in it.
+    side = isqrt(_SCORES_PER_TILE // len(scores[0])) if labels.is_cuda else 128
+    for tile in _tiles(output_size, max(1, side)):
         classes = _possible_classes(regions, scores, tile)
         merged = _merge_tile(regions, [view_scores[classes] for view_scores in scores], tile)
         top, left, bottom, right = tile
@@ -335,10 +340,18 @@ def find_best_classes(
         pooled = pool_scores(scores, regions, output_size, masks.masks)  # (N, C)
         piece_scores, piece_classes = masks.score_pieces(pooled).max(dim=1)
         index_map = _resize_nearest(masks.index_map, output_size)
-        inside = index_map >= 0
-        labels[inside] = piece_classes[index_map[inside]]
-        best[inside] = piece_scores[index_map[inside]]
+        labels = _replace_inside(labels, piece_classes, index_map)
+        best = _replace_inside(best, piece_scores, index_map)
     return labels, best
+
+
+def _replace_inside(values: Tensor, pieces: Tensor, index_map: Tensor) -> Tensor:
+    """Values (..., C) or (...), and where the index map (...) is not -1 those of pieces (R, C)."""
+    if not len(pieces):
+        return values
+    # Indexing with booleans would make the host wait for a GPU.
+    inside = (index_map >= 0).view(*index_map.shape, *[1] * (values.ndim - index_map.ndim))
+    return torch.where(inside, pieces[index_map.clamp(min=0)], values)
 
 
 def _tiles(size: Size, side: int) -> Iterator[Region]:
@@ -369,7 +382,10 @@ def _possible_classes(regions: Sequence[Region], scores: Sequence[Tensor], tile:
     """Ascending indices of the classes that may be best at a pixel of a tile.
 
     Interpolated and mean scores lie between the lowest and the highest score that they are made of.
+    On a GPU all are, for the host would wait for the number of possible ones.
     """
+    if scores[0].is_cuda:
+        return torch.arange(len(scores[0]), device=scores[0].device)
     lowest, highest = [], []
     for region, view_scores in zip(regions, scores, strict=True):
         shown = region.intersect(tile)
@@ -416,7 +432,7 @@ def pool_scores(
 
 def _resize_nearest(index_map: Tensor, size: Size) -> Tensor:
     rows, columns = (
-        torch.from_numpy(torch_nearest(*sides)).to(index_map.device)
+        to_device(torch.from_numpy(torch_nearest(*sides)), index_map.device)
         for sides in zip(index_map.shape, size, strict=True)
     )
     return index_map[rows[:, None], columns]
@@ -435,9 +451,8 @@ def resize_patch(maps: Tensor, size: Size, patch: Region) -> Tensor:
     """
     values = maps.permute(1, 2, 0)  # (h, w, C): neighboring channels are neighbors in memory
     for dim, start, stop in ((1, patch.left, patch.right), (0, patch.top, patch.bottom)):
-        before, after, share = (
-            torch.from_numpy(array).to(maps.device)
-            for array in _neighbors(maps.shape[dim + 1], size[dim], start, stop)
+        before, after, share = _neighbors(
+            maps.shape[dim + 1], size[dim], start, stop, device=maps.device
         )
         share = share.to(maps.dtype).view((-1, 1) if dim else (-1, 1, 1))
         resized = values.index_select(dim, before) * (1 - share)
@@ -446,11 +461,11 @@ def resize_patch(maps: Tensor, size: Size, patch: Region) -> Tensor:
 
 
 def _neighbors(
-    length: int, new_length: int, start: int, stop: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    length: int, new_length: int, start: int, stop: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The two positions that each new position start..stop lies between, the second's share."""
     # Pixels are areas: the center of the new one is looked for between the centers of the old ones.
-    position = (np.arange(start, stop) + 0.5) * (length / new_length) - 0.5
-    position = position.clip(0, length - 1)
-    before = np.floor(position).astype(np.int64)
-    return before, np.minimum(before + 1, length - 1), position - before
+    position = torch.arange(start, stop, dtype=torch.float64, device=device)
+    position = ((position + 0.5) * (length / new_length) - 0.5).clamp(0, length - 1)
+    before = position.long()
+    return before, (before + 1).clamp(max=length - 1), position - before

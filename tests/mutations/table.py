@@ -616,8 +616,8 @@ INFERENCE = [
     Mutation(
         "bilinear resizing of the scores",
         f"{MODELING}/inference_views.py",
-        "before + 1, length - 1), position - before",
-        "before + 1, length - 1), (position - before).round()",
+        "clamp(max=length - 1), position - before",
+        "clamp(max=length - 1), (position - before).round()",
         RECORDED,
     ),
     Mutation(
