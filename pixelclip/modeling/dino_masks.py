@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from pixelclip.data.loader import random_state_from
 from pixelclip.modeling.kmeans import kmeans
+from pixelclip.utils.transfer import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +86,7 @@ def cluster_images(
 ) -> list[Tensor]:
     """Divide each image into the clusters that k-means finds among its DINO features.
 
-    Images go through DINO one at a time, so that no rounding depends on what else is in a batch.
-    Source: paper section 4.1.
+    Images of one size go through DINO together. Source: paper section 4.1.
 
     Args:
         dino: on the device to compute on.
@@ -99,27 +99,27 @@ def cluster_images(
     Returns:
         For each image (k, height, width) bool; each pixel is in one of them, some may be empty.
     """
-    features = [_extract(dino, image) for image in images]  # (h, w, d) each
+    resized = [_resize(dino, image) for image in images]
     masks: dict[int, Tensor] = {}
     numbers = torch.arange(num_masks, device=dino.pixel_mean.device)[:, None, None]
-    for grid in {tuple(image_features.shape[:2]) for image_features in features}:
-        same = [index for index, f in enumerate(features) if tuple(f.shape[:2]) == grid]
-        stacked = torch.stack([features[index].flatten(0, 1) for index in same])  # (n, h*w, d)
-        labels = kmeans(stacked, num_masks, [seeds[index] for index in same]).assignment
-        labels = labels.view(-1, 1, *grid).float()  # (n, h*w) -> (n, 1, h, w)
+    for shape in {image.shape for image in resized}:
+        same = [index for index, image in enumerate(resized) if image.shape == shape]
+        features = dino(torch.stack([resized[index] for index in same]))  # (n, h, w, d)
+        own_seeds = [seeds[index] for index in same]
+        labels = kmeans(features.flatten(1, 2), num_masks, own_seeds).assignment  # (n, h*w)
+        labels = labels.view(-1, 1, *features.shape[1:3]).float()  # (n, 1, h, w)
         upsampled = F.interpolate(labels, size, mode="nearest")  # (n, 1, height, width)
         masks.update(zip(same, upsampled == numbers, strict=True))  # (n, k, height, width)
     return [masks[index] for index in range(len(images))]
 
 
-def _extract(dino: "DinoFeatures", image: Tensor) -> Tensor:
-    """Features (h, w, d) of an image (3, H, W) of any size."""
-    pixels = image.to(dino.pixel_mean.device).float()[None]
+def _resize(dino: "DinoFeatures", image: Tensor) -> Tensor:
+    """An image (3, H, W) on DINO's device, resized to whole patches."""
+    pixels = to_device(image, dino.pixel_mean.device).float()[None]
     height, width = (
         dino.patch_size * max(1, round(side / dino.patch_size)) for side in image.shape[1:]
     )
-    resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
-    return dino(resized)[0]
+    return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)[0]
 
 
 class DinoFeatures(nn.Module):

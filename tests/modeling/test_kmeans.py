@@ -15,9 +15,9 @@ def random_features(sets=3, count=60, channels=5, seed=0):
 
 @pytest.mark.parametrize("iterations", [1, 4, 50])
 def test_from_the_same_centers_it_agrees_with_scipy(iterations, monkeypatch):
-    features = random_features()
-    starts = features[:, 10:17].double()
-    mean = features.double().mean(dim=1, keepdim=True)
+    features = random_features().double()
+    starts = features[:, 10:17]
+    mean = features.mean(dim=1, keepdim=True)
     monkeypatch.setattr(kmeans_module, "_choose_centers", lambda *_: starts - mean)
     found = kmeans(features, 7, [0, 0, 0], iterations)
     for one, start, assignment, means in zip(features, starts, *found, strict=True):
@@ -89,7 +89,7 @@ def test_fewer_different_features_than_clusters(different):
     features = random_features(1, different).repeat(1, 8, 1)
     assignment, centers = kmeans(features, 5, [0])
     assert len(assignment.unique()) == different
-    torch.testing.assert_close(centers[0, assignment[0]], features[0].double())
+    torch.testing.assert_close(centers[0, assignment[0]], features[0])
 
 
 def test_more_clusters_than_features():
