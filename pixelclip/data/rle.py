@@ -54,8 +54,8 @@ def sample_masks(
     height, width = _common_size(rles, size)
     sorted_rows, row_order = _sorted_unique(rows, height, "rows")
     sorted_columns, column_order = _sorted_unique(columns, width, "columns")
-    edges = [_read_edges(index, rle["counts"], height * width) for index, rle in enumerate(rles)]
-    masks = _fill(edges, sorted_rows, sorted_columns, height, width)
+    edges, numbers = _read_all_edges([rle["counts"] for rle in rles], height * width)
+    masks = _fill(edges, numbers, sorted_rows, sorted_columns, height, width)
     return _reorder(_reorder(masks, row_order, axis=1), column_order, axis=2)
 
 
@@ -138,6 +138,58 @@ def _reorder(masks: NDArray[np.bool_], order: IntArray, axis: int) -> NDArray[np
     return np.take(masks, order, axis=axis)
 
 
+def _read_all_edges(codes: Sequence[Any], pixels: int) -> tuple[IntArray, IntArray]:
+    """What :func:`_read_edges` returns for each mask, in one array, and the number of each."""
+    decoded = _decode_valid_texts(codes, pixels)
+    if decoded is None:  # one by one, which knows what is wrong with which
+        edges = [_read_edges(index, counts, pixels) for index, counts in enumerate(codes)]
+        numbers = np.array([len(ends) for ends in edges], np.int64)
+        return np.concatenate([*edges, np.empty(0, np.int64)]), numbers
+    counts, numbers = decoded
+    ends = _running_sums(counts, numbers)
+    numbers_of_edges = numbers // 2 * 2
+    return ends[_positions(numbers) < np.repeat(numbers_of_edges, numbers)], numbers_of_edges
+
+
+def _decode_valid_texts(codes: Sequence[Any], pixels: int) -> tuple[IntArray, IntArray] | None:
+    """The counts of all masks in one array, and the number of each; None if any is not valid.
+
+    Decoded together: the time of :func:`_decode_text` is that of many operations on small arrays.
+    """
+    if not all(isinstance(counts, (str, bytes)) and counts for counts in codes) or not codes:
+        return None
+    texts = [c.encode("utf-8", "surrogatepass") if isinstance(c, str) else c for c in codes]
+    groups = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(ord("0"))
+    last = np.cumsum([len(text) for text in texts]) - 1  # group of each text
+    is_last = (groups & _MORE_GROUPS_BIT) == 0
+    if groups.max() > 63 or not is_last[last].all():
+        return None
+    counts = _join_groups(groups, is_last)
+    if counts is None:
+        return None
+    numbers = np.diff(np.cumsum(is_last)[last], prepend=0)
+    # From the fourth on, each is stored as its difference to the one two places before it.
+    position = _positions(numbers)
+    is_odd, is_even = position % 2 == 1, (position % 2 == 0) & (position > 0)
+    counts[is_odd] = _running_sums(counts[is_odd], numbers // 2)
+    counts[is_even] = _running_sums(counts[is_even], (numbers - 1) // 2)
+    totals = np.add.reduceat(counts, np.cumsum(numbers) - numbers)
+    is_valid = counts.min() >= 0 and counts.max() <= pixels and (totals == pixels).all()
+    return (counts, numbers) if is_valid else None
+
+
+def _positions(lengths: IntArray) -> IntArray:
+    """0, 1, 2, ... of each part of an array, whose parts have these lengths."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def _running_sums(values: IntArray, lengths: IntArray) -> IntArray:
+    """Cumulative sums within each part of an array, whose parts have these lengths."""
+    sums = np.cumsum(values)
+    before = np.concatenate([[0], sums])[np.cumsum(lengths) - lengths]
+    return sums - np.repeat(before, lengths)
+
+
 def _read_edges(mask: int, counts: Any, pixels: int) -> IntArray:
     """(2 runs,) first pixel of each run of ones and the one after its end, of a valid code."""
     if not isinstance(counts, (str, bytes, list, tuple)):
@@ -174,30 +226,43 @@ def _decode_text(mask: int, text: Any) -> IntArray:
     is_last = (groups & _MORE_GROUPS_BIT) == 0
     if not is_last[-1]:
         _refuse(mask, "is truncated within a count")
-    ends = np.flatnonzero(is_last) + 1
-    lengths = np.diff(ends, prepend=0)
-    if lengths.max() > _MAX_GROUPS_PER_COUNT:
+    counts = _join_groups(groups, is_last)
+    if counts is None:
         _refuse(mask, "has a count above 32 bits")
-    starts = ends - lengths
-    shift = 5 * (np.arange(len(groups)) - np.repeat(starts, lengths))
-    counts = np.add.reduceat((groups & 0x1F).astype(np.int64) << shift, starts)
-    counts -= ((groups[is_last] & _SIGN_BIT) != 0).astype(np.int64) << 5 * lengths
     # From the fourth on, each is stored as its difference to the one two places before it.
     counts[1::2] = np.cumsum(counts[1::2])
     counts[2::2] = np.cumsum(counts[2::2])
     return counts
 
 
+def _join_groups(groups: NDArray[np.uint8], is_last: NDArray[np.bool_]) -> IntArray | None:
+    """Signed numbers out of their groups of five bits; None if one has too many groups."""
+    ends = np.flatnonzero(is_last) + 1
+    lengths = np.diff(ends, prepend=0)
+    if lengths.max() > _MAX_GROUPS_PER_COUNT:
+        return None
+    starts = ends - lengths
+    shift = 5 * _positions(lengths)
+    counts = np.add.reduceat((groups & 0x1F).astype(np.int64) << shift, starts)
+    counts -= ((groups[is_last] & _SIGN_BIT) != 0).astype(np.int64) << 5 * lengths
+    return counts
+
+
 def _fill(
-    edges: list[IntArray], rows: IntArray, columns: IntArray, height: int, width: int
+    edges: IntArray,
+    numbers: IntArray,
+    rows: IntArray,
+    columns: IntArray,
+    height: int,
+    width: int,
 ) -> NDArray[np.bool_]:
-    """Masks (N, R, C) at sorted distinct rows and columns."""
-    N, R, C = len(edges), len(rows), len(columns)
+    """Masks (N, R, C) at sorted distinct rows and columns; each has its number of the edges."""
+    N, R, C = len(numbers), len(rows), len(columns)
     masks, toggles = np.zeros((N, R, C), np.uint8), np.zeros((N, C), np.uint8)
     if not masks.size:
         return masks.view(np.bool_)
-    point = _sampled_points(np.concatenate(edges), rows, columns, height, width)
-    mask = np.repeat(np.arange(N), [len(ends) for ends in edges])
+    point = _sampled_points(edges, rows, columns, height, width)
+    mask = np.repeat(np.arange(N), numbers)
     is_seen = np.repeat(point[::2] != point[1::2], 2) & (point < R * C)
     mask, (column, row) = mask[is_seen], np.divmod(point[is_seen], R)
     # The value changes there. Two runs may toggle the same point, which then cancels: hence `at`.

@@ -134,6 +134,21 @@ def test_kinds_of_counts_mix_in_one_image(masks: NDArray[np.uint8], data: st.Dat
     np.testing.assert_array_equal(decode_all(rles, *masks.shape[1:]), masks)
 
 
+@given(masks=masks_of_one_size, text=st.text(st.characters(max_codepoint=200), max_size=9))
+def test_together_masks_are_read_as_each_alone(masks: NDArray[np.uint8], text: str) -> None:
+    height, width = masks.shape[1:]
+    codes = [*map(encode, masks), {"size": [height, width], "counts": text}]
+    try:
+        alone = np.concatenate([decode_all([code], height, width) for code in codes])
+    except RLEError as error:
+        problem = str(error).replace("mask 0", f"mask {len(masks)}")
+        with pytest.raises(RLEError) as caught:
+            decode_all(codes, height, width)
+        assert str(caught.value) == problem
+    else:
+        np.testing.assert_array_equal(decode_all(codes, height, width), alone)
+
+
 @given(masks=masks_of_one_size, data=st.data())
 def test_empty_runs_change_nothing(masks: NDArray[np.uint8], data: st.DataObject) -> None:
     counts = uncompressed_counts(masks[0])
