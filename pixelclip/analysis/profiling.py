@@ -2,7 +2,8 @@
 
 import resource
 import time
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -105,7 +106,8 @@ def _without_fused_code() -> Iterator[None]:
 def measure_peak(device: torch.device, precision: str) -> float:
     """Operations per second of the fastest of some products of two large matrices."""
     side = _SIDE[device.type]
-    matrix = torch.ones(side, side, device=device, dtype=getattr(torch, precision))
+    # Random numbers: a GPU multiplies constants at a higher clock.
+    matrix = torch.randn(side, side, device=device).to(getattr(torch, precision))
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
@@ -113,6 +115,25 @@ def measure_peak(device: torch.device, precision: str) -> float:
         synchronize(device)
         seconds.append(time.perf_counter() - start)
     return 2 * side**3 / min(seconds)
+
+
+def find_synchronizations(device: torch.device, step: Callable[[], object]) -> Counter[str]:
+    """Where in ``step`` the CPU waits for a GPU, as "file:line", and how often.
+
+    As torch finds it, which does not look at collectives; on the CPU there is nothing to wait for.
+    """
+    if device.type != "cuda":
+        return Counter()
+    synchronize(device)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    found = [one for one in caught if "called a synchronizing" in str(one.message)]
+    return Counter(f"{Path(one.filename).name}:{one.lineno}" for one in found)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from pixelclip.analysis.profiling import (
     StageClock,
     count_operations,
+    find_synchronizations,
     measure_peak,
     read_peak_memory,
     reset_peak_memory,
@@ -95,6 +96,7 @@ class Measurement:
             "peak_dtype": self._precision,
             "peak_operations_per_second": peak,
             "share_of_peak": operations / median(seconds) / peak,
+            "synchronizations": dict(find_synchronizations(self._device, self._workload.step)),
         }
 
     def _stage_shares(self) -> dict[str, float]:

@@ -92,12 +92,13 @@ def train_workload(cfg: CfgNode, images: Path, folder: Path) -> Workload:
     cfg = _without_data_sets(cfg)
     cfg.OUTPUT_DIR = str(folder)
     batch_size = cfg.SOLVER.IMS_PER_BATCH
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     stream = SampleStream(load_sa1b(images), MaskDatasetMapper(cfg, True).map_record, _SEED)
     samples = [stream[position] for position in range(max(_IMAGES, batch_size))]
     for sample in samples:
         del sample["skipped_records"]
     if cfg.MODEL.DEVICE.startswith("cuda"):
-        samples = [pack_sample(sample) for sample in samples]  # as the loader does for a GPU
+        samples = [_pin(pack_sample(sample)) for sample in samples]  # as the loader does
 
     class TrainerOnSamples(Trainer):
         @classmethod
@@ -113,11 +114,20 @@ def train_workload(cfg: CfgNode, images: Path, folder: Path) -> Workload:
         with EventStorage(trainer.iter):
             trainer.run_step()
 
-    return Workload(torch.device(cfg.MODEL.DEVICE), batch_size, _training_stages(trainer), step)
+    stages = [
+        *model_stages(trainer.checkpointer.model),  # not the one wrapped for several processes
+        (torch.Tensor, "backward", "backward"),
+        (trainer._trainer.optimizer, "step", "optimizer"),
+    ]
+    return Workload(torch.device(cfg.MODEL.DEVICE), batch_size, stages, step)
 
 
-def _training_stages(trainer: Trainer) -> list[Stage]:
-    model: Any = trainer.model
+def _pin(sample: dict[str, Any]) -> dict[str, Any]:
+    return {key: x.pin_memory() if hasattr(x, "pin_memory") else x for key, x in sample.items()}
+
+
+def model_stages(model: Any) -> list[Stage]:
+    """What a model's training forward consists of."""
     return [
         (model.teacher, "update", "momentum update"),
         (model, "preprocess", "preprocessing"),
@@ -131,8 +141,6 @@ def _training_stages(trainer: Trainer) -> list[Stage]:
         (meta_arch, "union_of_masks", "targets"),
         (meta_arch, "merge_masks", "targets"),
         (meta_arch, "decoded_mask_loss", "mask decoder and loss, both ways"),
-        (torch.Tensor, "backward", "backward"),
-        (trainer._trainer.optimizer, "step", "optimizer"),
     ]
 
 
@@ -154,13 +162,18 @@ def eval_workload(cfg: CfgNode, images: Path, folder: Path) -> Workload:
         for labels in model.segment_labels(batch):
             labels.cpu()
 
-    stages = [
+    device = torch.device(cfg.MODEL.DEVICE)
+    return Workload(device, cfg.TEST.IMS_PER_BATCH, inference_stages(model), step)
+
+
+def inference_stages(model: Any) -> list[Stage]:
+    """What making label maps consists of."""
+    return [
         (inference_views, "make_views", "resizing images"),
         _stage_of(model.image_encoder, "image encoder"),
         (model.text_classifier, "scores", "similarity with the text"),
         (meta_arch, "find_best_classes", "upsampling and labels"),
     ]
-    return Workload(torch.device(cfg.MODEL.DEVICE), cfg.TEST.IMS_PER_BATCH, stages, step)
 
 
 def _test_inputs(cfg: CfgNode, images: Path) -> list[dict[str, Any]]:

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from pixelclip.analysis import profiling
 from pixelclip.analysis.profiling import (
     StageClock,
     count_operations,
+    find_synchronizations,
     measure_peak,
     read_peak_memory,
     reset_peak_memory,
@@ -127,6 +129,25 @@ def test_the_fast_path_is_as_before_afterwards():
     with pytest.raises(ZeroDivisionError):
         count_operations(lambda: 1 / 0)
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_synchronizations_are_counted_by_place(monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: modes.append("synchronize"))
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def step():
+        assert modes[-1] == "warn"
+        for _ in range(2):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+
+    places = find_synchronizations(torch.device("cuda"), step)
+    assert list(places.values()) == [2] and next(iter(places)).startswith("test_profiling.py:")
+    with pytest.raises(ZeroDivisionError):
+        find_synchronizations(torch.device("cuda"), lambda: 1 / 0)
+    assert modes == ["synchronize", "warn", "default"] * 2
+    assert not find_synchronizations(CPU, lambda: 1 / 0)
 
 
 def test_the_peak_is_a_rate(monkeypatch):
