@@ -18,7 +18,7 @@ from pixelclip.modeling.targets import MaskTargets
 
 # Number of maps that are decoded at a time: on a CPU their features stay in its cache, on
 # a GPU they are as many as keep it busy, in about 2 GB.
-_MAPS_AT_A_TIME = {"cpu": 8, "cuda": 256}
+MAPS_AT_A_TIME = {"cpu": 8, "cuda": 256}
 
 # Inside, gradients are scaled by a power of two, which only matters for float16: the gradient of a
 # kernel, summed over all pixels of a chunk, would leave its range.
@@ -54,7 +54,7 @@ def decoded_mask_loss(
         decoded_sum,
         similarity[:, None],  # (n, 1, h, w)
         list(decoder.parameters()),
-        _MAPS_AT_A_TIME.get(similarity.device.type, _MAPS_AT_A_TIME["cuda"]),
+        MAPS_AT_A_TIME.get(similarity.device.type, MAPS_AT_A_TIME["cuda"]),
     )
     return total / total_pixels
 
