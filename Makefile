@@ -6,7 +6,7 @@ VENV := .venv
 INSTALLED := $(VENV)/installed.stamp
 PIP_INSTALL := $(VENV)/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: install demo docs docs-check lint mutants test test-all
+.PHONY: install demo docs docs-check gpu-check lint mutants test test-all
 
 install: $(INSTALLED)
 
@@ -50,3 +50,7 @@ docs: install
 # Options: make docs-check DOCS_OPTIONS=README.md
 docs-check: install
 	$(VENV)/bin/python -m tests.documents.check $(DOCS_OPTIONS)
+
+# Five minutes on one GPU. Options: make gpu-check GPU_CHECK_OPTIONS="--output results"
+gpu-check: install
+	$(VENV)/bin/python tools/cli.py check-gpu $(GPU_CHECK_OPTIONS)

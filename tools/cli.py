@@ -31,6 +31,7 @@ COMMANDS = {
         "curve": "plot_training",
         "measure-masks": "measure_masks",
         "speed": "analyze_speed",
+        "check-gpu": "check_gpu",
     },
     "Toy benchmark": {"ablations": "reproduce_ablations", "pretrain-toy": "pretrain_toy_clip"},
     "Set up": {"install-detectron2": "install_detectron2"},
