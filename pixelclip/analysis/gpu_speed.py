@@ -149,7 +149,7 @@ def _measure(
 def _describe(result: dict[str, Any]) -> str:
     peak = result["peak_operations_per_second"] / 1e12
     return (
-        f"{1e3 * result['median_seconds']:.1f} ms, {result["images_per_second"]:.3g} images per "
+        f"{1e3 * result['median_seconds']:.1f} ms, {result['images_per_second']:.3g} images per "
         f"second, {result['share_of_peak']:.0%} of {peak:.3g} TFLOP/s ({result['peak_dtype']}), "
         f"{result['peak_memory_bytes'] / 1e9:.2f} GB"
     )
