@@ -34,6 +34,8 @@ def _register_mask_generators() -> None:
         sam=f"{package}.segment_anything:SAM",
         sam_hq=f"{package}.segment_anything:SAMHQ",
         sam2=f"{package}.segment_anything:SAM2",
+        mobile_sam=f"{package}.mobile_sam_generator:MobileSAM",
+        mobile_sam_grid=f"{package}.mobile_sam_generator:MobileSAMGrid",
         dino=f"{package}.dino_generator:DINO",
         dinov2=f"{package}.dino_generator:DINOv2",
     )

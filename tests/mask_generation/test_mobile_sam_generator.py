@@ -1,0 +1,91 @@
+"""MobileSAM as a generator, from the image to its masks."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+pytest.importorskip("transformers", reason="the extra 'masks' is not installed")
+
+from pixelclip.mask_generation import mobile_sam
+from pixelclip.mask_generation.automatic_masks import _prepare
+from pixelclip.mask_generation.mobile_sam_generator import MobileSAM, MobileSAMGrid
+from tests.checkpoint.hub_server import HubServer
+from tests.checkpoint.test_model_zoo import use_hub
+from tests.data.sa1b_files import random_image
+
+from .tiny_models import build_tiny_mobile_sam, save_tiny_mobile_sam
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(mobile_sam, "build_mobile_sam", build_tiny_mobile_sam)
+
+
+@pytest.mark.parametrize("kind", [MobileSAM, MobileSAMGrid])
+def test_it_finds_masks_of_the_image_s_size(tiny, kind, tmp_path):
+    generator = kind(weights=save_tiny_mobile_sam(tmp_path / "mobile_sam.pt"))
+    generator.load(CPU)
+    found = list(generator.generate(random_image(0, 50, 70)))
+    assert found
+    for one in found:
+        assert one.mask.dtype == np.bool_
+        assert one.mask.shape == (50, 70)
+        assert 0.88 < one.predicted_iou <= 1
+        assert 0.95 < one.stability_score <= 1
+
+
+def test_weights_are_downloaded_once_from_the_hub(tiny, tmp_path, monkeypatch):
+    with HubServer(tmp_path / "served") as server:
+        use_hub(monkeypatch, server.address, tmp_path / "home")
+        file = server.folder / "dhkim2810" / "MobileSAM" / "mobile_sam.pt"
+        file.parent.mkdir(parents=True)
+        save_tiny_mobile_sam(file)
+        MobileSAM().load(CPU)
+        asked = len(server.requests)
+        assert asked
+        MobileSAM().load(CPU)
+        assert len(server.requests) == asked
+
+
+def test_weights_that_are_not_a_file_are_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="nowhere.pt' are not a file"):
+        MobileSAM(weights=str(tmp_path / "nowhere.pt"))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_published_weights_segment_what_is_in_a_box(shared_folder):
+    weights = shared_folder / "weights" / "mobile_sam.safetensors"
+    voc = shared_folder / "real" / "datasets" / "VOCdevkit" / "VOC2012"
+    if not (weights.is_file() and voc.is_dir()):
+        pytest.skip("needs the real MobileSAM weights and VOC images")
+    generator = MobileSAM(weights=str(weights))
+    generator.load(CPU)
+    overlaps = []
+    for path in sorted((voc / "JPEGImages").glob("*.jpg")):
+        image = np.array(Image.open(path))
+        labels = np.array(Image.open(voc / "SegmentationClass" / f"{path.stem}.png"))
+        objects = [labels == number for number in np.unique(labels) if number not in (0, 255)]
+        overlaps += _box_overlaps(generator._model, image, objects)
+    assert len(overlaps) >= 5
+    assert np.mean(overlaps) > 0.8
+
+
+def _box_overlaps(model, image, objects):
+    """How well the mask of each object's box fits, (N,)."""
+    size = np.array(image.shape[:2])
+    height, width = (size * 1024 / size.max()).round().astype(int)
+    features = model.get_image_embeddings(_prepare(image, (height, width), 1024))
+    for mask in objects:
+        rows, columns = np.nonzero(mask)
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        box = torch.tensor(box).float()[None, None] * 1024 / size.max()
+        answer = model(image_embeddings=features, input_boxes=box, multimask_output=False)
+        logits = F.interpolate(answer.pred_masks[0], scale_factor=4, mode="bilinear")
+        logits = F.interpolate(logits[..., :height, :width], tuple(size), mode="bilinear")
+        found = logits[0, 0].numpy() > 0
+        yield (found & mask).sum() / (found | mask).sum()
