@@ -43,7 +43,7 @@ DETECTRON2_REQUIRES = [
 
 # What single tools need; each says so when it is missing.
 OPTIONAL_REQUIRES = {
-    "masks": ["transformers>=4.57"],  # SAM, SAM-HQ and SAM 2 in tools/generate_masks.py
+    "masks": ["transformers>=4.57"],  # the SAM family in tools/generate_masks.py
     "transformers": ["transformers>=4.57"],  # tools/convert_checkpoint.py --to transformers
     "visualization": ["scikit-learn>=1.3"],  # t-SNE in tools/visualize_prompts.py
     "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],  # tools/export.py

@@ -202,7 +202,7 @@ def _add_inference_config(node: CfgNode) -> None:
     # (height, width) of the feature map on which classes are compared at inference.
     node.TEST_FEATURE_SIZE = (64, 64)
     # Masks inside which similarity is averaged at inference: "none", "given" (those of TEST.MASKS),
-    # or of a generator: "superpixels", "sam", "sam_hq", "sam2", "dino", "dinov2".
+    # or of a generator: "superpixels", "mobile_sam" and others, see docs/masks.md.
     node.TEST_MASKS = "none"
     # The generator's model and weights file, as of `pixelclip masks`; "" for its usual ones.
     node.TEST_MASK_MODEL = ""

@@ -2,7 +2,7 @@
 """Find masks in a folder of images and write them as SA-1B files to train on.
 
 After an interruption, the same command resumes. Processes that torchrun or SLURM start, or that
-have a --shard each, divide the images. SAM, SAM-HQ and SAM 2 need: pip install "pixelclip[masks]"
+have a --shard each, divide the images. The SAM family needs: pip install "pixelclip[masks]"
 """
 
 import argparse
@@ -49,10 +49,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--link", action="store_true", help="link to images, do not copy")
     parser.add_argument(
-        "--generator", default="superpixels", help="%(default)s, sam, sam_hq, sam2, dino or dinov2"
+        "--generator",
+        default="superpixels",
+        help="%(default)s, mobile_sam, mobile_sam_grid, sam, sam_hq, sam2, dino or dinov2",
     )
     parser.add_argument("--model", default="", help="of Hugging Face's hub, a folder, or timm's")
-    parser.add_argument("--weights", default="", help="a file with the weights of DINO or DINOv2")
+    parser.add_argument("--weights", default="", help="file: MobileSAM, DINO or DINOv2")
     parser.add_argument("--clusters", type=int, default=16, help="regions of DINO (%(default)s)")
     parser.add_argument("--workers", type=int, help="processes; default: GPUs or cores")
     parser.add_argument(

@@ -12,10 +12,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reference", type=Path, required=True, help="tars, or images with JSON")
     parser.add_argument(
-        "--generator", default="superpixels", help="%(default)s, sam, sam_hq, sam2, dino or dinov2"
+        "--generator",
+        default="superpixels",
+        help="%(default)s, mobile_sam, mobile_sam_grid, sam, sam_hq, sam2, dino or dinov2",
     )
     parser.add_argument("--model", default="", help="of Hugging Face's hub, a folder, or timm's")
-    parser.add_argument("--weights", default="", help="a file with the weights of DINO or DINOv2")
+    parser.add_argument("--weights", default="", help="file: MobileSAM, DINO or DINOv2")
     parser.add_argument("--clusters", type=int, default=16, help="regions of DINO (%(default)s)")
     parser.add_argument("--workers", type=int, help="processes; default: GPUs or cores")
     options = parser.parse_args(arguments)

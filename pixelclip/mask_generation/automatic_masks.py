@@ -38,10 +38,12 @@ _MIN_STABILITY = 0.95
 _STABILITY_OFFSET = 1.0
 _MAX_BOX_IOU = 0.7
 _MIN_REGION_AREA = 100
-# Each needs about 12 MB.
-_POINTS_AT_ONCE = 16
-# Where covered points are skipped: so that no image takes much longer than the others.
-_MAX_POINTS = 192
+# Where covered points are skipped: after a round. Their number is limited so that no image takes
+# much longer than the others.
+_POINTS_IN_ROUND = 16
+_MAX_ROUNDS = 10
+# More are slower on CPUs: for tensors above 32 MiB, the C library asks the system for memory again.
+_POINTS_AT_ONCE = 4
 # Of the scaled image, in each direction, to one logit.
 _LOGIT_PIXELS = 4
 _PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -71,7 +73,7 @@ def find_masks(
         model: transformers' ``SamModel``.
         image: scaled so that its longer side is that of the model's square.
         skip_covered: skip points that a mask of another point covers, as they would mostly find it
-            again, and stop after 192; False for the published 32 x 32 points.
+            again, and stop after 160; False for the published 32 x 32 points.
     """
     side = model.config.prompt_encoder_config.image_size
     scale = side / max(image.shape[:2])
@@ -117,15 +119,20 @@ def _ask_grid(decoder: PointDecoder, size: tuple[int, int], skip_covered: bool) 
     """The candidates of all points that are asked about."""
     shape = math.ceil(size[0] / _LOGIT_PIXELS), math.ceil(size[1] / _LOGIT_PIXELS)
     covered = torch.zeros(shape, dtype=torch.bool, device=decoder.device)
-    points, found = _grid(*size).to(decoder.device), []
+    points, rounds = _grid(*size).to(decoder.device), []
     while len(points):
-        found.append(_ask(decoder, points[:_POINTS_AT_ONCE], shape))
-        points = points[_POINTS_AT_ONCE:]
+        asked, points = points[:_POINTS_IN_ROUND], points[_POINTS_IN_ROUND:]
+        rounds.append(_join([_ask(decoder, p, shape) for p in asked.split(_POINTS_AT_ONCE)]))
         if skip_covered:
-            covered |= (found[-1].logits > 0).any(dim=0)
+            covered |= (rounds[-1].logits > 0).any(dim=0)
             columns, rows = (points / _LOGIT_PIXELS).long().unbind(dim=1)
-            points = points[~covered[rows, columns]][: _MAX_POINTS - len(found) * _POINTS_AT_ONCE]
-    return Candidates(*map(torch.cat, zip(*found, strict=True)))
+            left = (_MAX_ROUNDS - len(rounds)) * _POINTS_IN_ROUND
+            points = points[~covered[rows, columns]][:left]
+    return _join(rounds)
+
+
+def _join(parts: list[Candidates]) -> Candidates:
+    return Candidates(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def _grid(height: int, width: int) -> Tensor:

@@ -23,9 +23,10 @@ class BaseGenerator(ABC):
 
     Args:
         model: "" for the default. For SAM, SAM-HQ and SAM 2, a name on Hugging Face's hub or a
-            folder; for DINO and DINOv2, a name of timm's.
-        weights: for DINO and DINOv2, a file with the model's weights; "" for those that timm
-            downloads once.
+            folder; for MobileSAM, what ``fetch_weights`` takes; for DINO and DINOv2, a name of
+            timm's.
+        weights: for MobileSAM, DINO and DINOv2, a file with the model's weights; "" for those that
+            are downloaded once.
         num_clusters: into how many regions DINO and DINOv2 divide an image.
 
     Attributes:

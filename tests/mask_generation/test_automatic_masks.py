@@ -81,8 +81,8 @@ def test_each_object_is_found_once(monkeypatch):
 
 def test_points_that_a_mask_covers_are_skipped(monkeypatch):
     decoder = Discs(DISCS)
-    monkeypatch.setattr(automatic_masks, "_POINTS_AT_ONCE", 1)
-    monkeypatch.setattr(automatic_masks, "_MAX_POINTS", 2000)
+    monkeypatch.setattr(automatic_masks, "_POINTS_IN_ROUND", 1)
+    monkeypatch.setattr(automatic_masks, "_MAX_ROUNDS", 2000)
     assert find(monkeypatch, decoder)
     points = torch.tensor(decoder.asked)
     for x, y, radius in DISCS[:2]:
@@ -96,9 +96,9 @@ def test_points_that_a_mask_covers_are_skipped(monkeypatch):
 def test_the_number_of_points_is_limited_only_where_covered_ones_are_skipped(monkeypatch):
     nothing = Discs(DISCS, predicted_iou=0.5)
     assert find(monkeypatch, nothing) == []
-    assert len(nothing.asked) == 192
+    assert len(nothing.asked) == 160
     assert find(monkeypatch, nothing, skip_covered=False) == []
-    assert len(nothing.asked) == 192 + 1024
+    assert len(nothing.asked) == 160 + 1024
 
 
 def test_masks_that_the_model_doubts_or_that_are_unstable_are_left_out(monkeypatch):

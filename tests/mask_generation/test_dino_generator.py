@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 
-from pixelclip.mask_generation.dino_generator import DINO
+from pixelclip.mask_generation.dino_generator import DINO, DINOv2
 
 from .drawings import draw_regions
 
@@ -40,3 +41,17 @@ def test_fewer_patches_than_clusters_give_fewer_masks(weights):
     found = find(np.full((20, 30, 3), 90, np.uint8), weights)
     assert 1 <= len(found) <= 2
     assert all(one.mask.any() for one in found)
+
+
+@pytest.mark.slow
+def test_published_weights_in_half_precision_fit(shared_folder):
+    path = shared_folder / "weights" / "dinov2_vits14_float16.safetensors"
+    if not path.is_file():
+        pytest.skip(f"needs {path.name} of the real data")
+    generator = DINOv2(weights=str(path))
+    generator.load(CPU)
+    saved = load_file(path)
+    loaded = generator._dino.vit.state_dict()
+    assert saved.keys() == loaded.keys()
+    for name in saved.keys() - {"pos_embed"}:  # which is resized
+        assert torch.equal(loaded[name], saved[name].float())
