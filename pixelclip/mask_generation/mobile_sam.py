@@ -49,8 +49,11 @@ _RENAMES = (
 )
 # The classifier of TinyViT's pretraining, which the file still has.
 _LEFT_OUT = ("image_encoder.head.", "image_encoder.norm_head.")
-# SamModel has this parameter of the prompt encoder under a second name.
-_SHARED = "shared_embedding.positional_embedding", "shared_image_embedding.positional_embedding"
+# Two names of one parameter in SamModel; the file has the first.
+_SHARED = (
+    "prompt_encoder.shared_embedding.positional_embedding",
+    "shared_image_embedding.positional_embedding",
+)
 
 
 class TinyViTEncoder(nn.Module):
@@ -103,8 +106,8 @@ def load_weights(model: nn.Module, path: str) -> None:
     state = _read(path)
     names = {name: rename(name) for name in state if not name.startswith(_LEFT_OUT)}
     renamed = {new: state[name] for name, new in names.items()}
-    for name in [name for name in renamed if name.endswith(_SHARED[0])]:
-        renamed[_SHARED[1]] = renamed[name]
+    if _SHARED[0] in renamed:
+        renamed[_SHARED[1]] = renamed[_SHARED[0]]
     expected = model.state_dict().keys()
     missing = [name for name in expected if name not in renamed]
     unexpected = [name for name, new in names.items() if new not in expected]
@@ -139,4 +142,4 @@ def _read(path: str) -> dict[str, Tensor]:
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{path!r} holds a {type(state).__name__}; expected names and tensors.")
-    return state
+    return {str(name): value for name, value in state.items()}

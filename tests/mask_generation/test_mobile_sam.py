@@ -94,6 +94,9 @@ def test_what_cannot_be_read_safely_is_refused(model, tmp_path):
     torch.save(torch.nn.Linear(1, 1), tmp_path / "code.pt")
     with pytest.raises(ValueError, match=r"code.pt' cannot be read"):
         load_weights(model, str(tmp_path / "code.pt"))
+    torch.save({1: 2}, tmp_path / "numbers.pt")
+    with pytest.raises(ValueError, match=r"1 are unknown \(1\)"):
+        load_weights(model, str(tmp_path / "numbers.pt"))
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="holds a list; expected names and tensors"):
         load_weights(model, str(tmp_path / "list.pt"))

@@ -9,13 +9,16 @@ from torch.nn import functional as F
 
 pytest.importorskip("transformers", reason="the extra 'masks' is not installed")
 
-from pixelclip.mask_generation import mobile_sam
+import transformers
+
+from pixelclip.mask_generation import automatic_masks, mobile_sam
 from pixelclip.mask_generation.automatic_masks import _prepare
 from pixelclip.mask_generation.mobile_sam_generator import MobileSAM, MobileSAMGrid
 from tests.checkpoint.hub_server import HubServer
 from tests.checkpoint.test_model_zoo import use_hub
 from tests.data.sa1b_files import random_image
 
+from .drawings import best_overlaps
 from .tiny_models import build_tiny_mobile_sam, save_tiny_mobile_sam
 
 CPU = torch.device("cpu")
@@ -55,6 +58,33 @@ def test_weights_are_downloaded_once_from_the_hub(tiny, tmp_path, monkeypatch):
 def test_weights_that_are_not_a_file_are_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match="nowhere.pt' are not a file"):
         MobileSAM(weights=str(tmp_path / "nowhere.pt"))
+
+
+@pytest.mark.slow
+def test_the_whole_grid_finds_what_transformers_pipeline_finds(shared_folder, monkeypatch):
+    weights = shared_folder / "weights" / "mobile_sam.safetensors"
+    path = shared_folder / "real/datasets/VOCdevkit/VOC2012/JPEGImages/2011_000006.jpg"
+    if not (weights.is_file() and path.is_file()):
+        pytest.skip("needs the real MobileSAM weights and VOC images")
+    monkeypatch.setattr(automatic_masks, "_POINTS_PER_SIDE", 5)
+    generator = MobileSAMGrid(weights=str(weights))
+    generator.load(CPU)
+    image = Image.open(path)
+    found = np.array([one.mask for one in generator.generate(np.array(image))])
+    whole = transformers.pipeline(
+        "mask-generation",
+        model=generator._model,
+        image_processor=transformers.SamImageProcessor(),
+    )
+    answer = whole(
+        image, points_per_crop=5, points_per_batch=25, pred_iou_thresh=0.88,
+        stability_score_thresh=0.95,
+    )  # fmt: skip
+    expected = np.array([np.asarray(mask) for mask in answer["masks"]])
+    assert len(expected) >= 3
+    assert len(found) == pytest.approx(len(expected), abs=2)
+    # Stability is measured at another resolution, which decides about a few masks.
+    assert np.mean(best_overlaps(found, expected) > 0.95) > 0.7
 
 
 @pytest.mark.slow
