@@ -37,6 +37,7 @@ class LabeledImage(NamedTuple):
     Attributes:
         path: of the image, or its address.
         file_name: by which tools know it.
+        name: of its results, which no other image has.
         label_map: the PNG with its classes.
         width, height: in pixels.
         model: what labeled it.
@@ -45,6 +46,7 @@ class LabeledImage(NamedTuple):
 
     path: Path | str
     file_name: str
+    name: str
     label_map: Path
     width: int
     height: int
@@ -218,7 +220,8 @@ def _locate(path: Path | str) -> str:
     if is_address(path):
         return str(path)
     relative = os.path.relpath(path)
-    place = os.path.abspath(path)[1:] if relative.startswith(os.pardir) else relative
+    is_outside = Path(relative).parts[0] == os.pardir
+    place = os.path.abspath(path)[1:] if is_outside else relative
     return f"/data/local-files/?d={urllib.parse.quote(os.fsencode(place))}"
 
 
@@ -261,8 +264,8 @@ def _write_masks(output: Path, names: Sequence[str], images: Iterable[LabeledIma
     places = []
     with atomic_writer(path) as file, zipfile.ZipFile(file, "w") as archive:
         for image in images:
-            places.append(str(Path(image.file_name).with_suffix("")))
-            _add_file(archive, f"SegmentationClass/{places[-1]}.png", image.label_map.read_bytes())
+            places.append(image.name)
+            _add_file(archive, f"SegmentationClass/{image.name}.png", image.label_map.read_bytes())
         _add_file(archive, "labelmap.txt", "\n".join(["# label:color_rgb:parts:actions", *rows]))
         _add_file(archive, "ImageSets/Segmentation/default.txt", "\n".join(places))
     return [path]

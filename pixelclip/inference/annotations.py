@@ -5,6 +5,7 @@ interruption, or when several processes have labeled the images.
 """
 
 import itertools
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ class AnnotationSettings:
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raise a ValueError if the format cannot hold these class names."""
-        if unusable := [name for name in names if not name.isprintable()]:
-            raise ValueError(f"Annotations need printable words; got {unusable[0]!r}.")
+        if unusable := [name for name in names if _escape(name) != name]:
+            raise ValueError(f"Annotations hold no control characters: {unusable[0]!r}.")
         if self.has_regions:
             return
         if len(names) > 254:  # and the background
@@ -113,7 +114,8 @@ def _collect(
     ]
     label_map, model = output / f"{one.name}_labels.png", f"pixelclip-{result['made_with'][:8]}"
     size = result["width"], result["height"]
-    return LabeledImage(one.path, file_name, label_map, *size, model, shapes)
+    name = _escape(str(one.name))
+    return LabeledImage(one.path, file_name, name, label_map, *size, model, shapes)
 
 
 def _name_images(inputs: Sequence["PredictionInput"]) -> list[str]:
@@ -131,4 +133,8 @@ def _name_images(inputs: Sequence["PredictionInput"]) -> list[str]:
 
 def _escape(name: str) -> str:
     """The name with escapes for what XML cannot hold: control characters, and bytes not text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return "".join(c.encode("unicode_escape").decode() if _is_control(c) else c for c in name)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs") or character in "\ufffe\uffff"

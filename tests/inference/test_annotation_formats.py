@@ -28,9 +28,8 @@ def make_image(tmp_path, size=(60, 40), name="one/a b.jpg", polygons=False):
     regions = find_regions(labels, np.full(size, 0.25) + labels / 10, NAMES)
     shapes = [(region, find_polygon(region) if polygons else None) for region in regions]
     Image.fromarray(labels).save(tmp_path / "labels.png")
-    return LabeledImage(
-        Path("photos", name), name, tmp_path / "labels.png", width, height, "model", shapes
-    )
+    label_map, stem = tmp_path / "labels.png", name.removesuffix(".jpg")
+    return LabeledImage(Path("photos", name), name, stem, label_map, width, height, "model", shapes)
 
 
 @pytest.fixture
@@ -183,6 +182,7 @@ def test_label_studio_has_polygons_in_percent(tmp_path, polygons):
         ("https://x.org/a b.jpg", "https://x.org/a b.jpg"),
         ("photos/ü.jpg", "/data/local-files/?d=photos/%C3%BC.jpg"),
         ("/elsewhere/a.jpg", "/data/local-files/?d=elsewhere/a.jpg"),
+        ("..photos/a.jpg", "/data/local-files/?d=..photos/a.jpg"),
     ],
 )
 def test_label_studio_finds_images(tmp_path, images, path, place):

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import zipfile
 from pathlib import PurePath
+from xml.etree import ElementTree
 
 import cli
 import numpy as np
@@ -91,6 +93,9 @@ def test_other_formats_need_no_labeling_but_regions_do(photos):
     assert predict_files(["photos"], settings_for(output)).written == 3
     masks = predict_files(["photos"], settings_for(output, "masks"))
     assert (masks.kept, masks.files) == (3, [output / "masks.zip"])
+    (output / "a_labels.png").unlink()
+    assert predict_files(["photos"], settings_for(output)).kept == 3
+    assert predict_files(["photos"], settings_for(output, "masks")).written == 1
     assert predict_files(["photos"], settings_for(output, "coco")).written == 3
     for style in (("cvat",), ("coco", True), ("coco", False, 0.5)):
         report = predict_files(["photos"], settings_for(output, *style))
@@ -140,7 +145,35 @@ def test_tools_know_images_by_their_places_in_the_folder():
         "one/a.jpg", "two/a.jpg", "b.jpg",
     ]  # fmt: skip
     assert names(("https://x.org/a.jpg?b", "a")) == ["https://x.org/a.jpg?b"]
-    assert names(("\udcff\n.jpg", "\udcff\n")) == ["\\udcff\\n.jpg"]
+    assert names(("\udcff\n\uffff.jpg", "\udcff\n\uffff")) == ["\\udcff\\n\\uffff.jpg"]
+
+
+@pytest.mark.parametrize("character", ["\u202f", "\u3000", "\u200c", "\U0001f600"])
+def test_spaces_and_joiners_of_all_scripts_stay(photos, character):
+    """macOS names screenshots with U+202F; Persian words have U+200C in them."""
+    name = f"3.00{character}PM"
+    (photos / "photos" / "a.png").rename(photos / "photos" / f"{name}.png")
+    settings = dataclasses.replace(settings_for(photos / "out", "cvat"), vocabulary=["sky", name])
+    [path, _] = predict_files([f"photos/{name}.png"], settings).files[-2:]
+    root = ElementTree.parse(path).getroot()
+    assert root.find("image").get("name") == f"{name}.png"
+    assert [label.findtext("name") for label in root.iter("label")] == ["sky", name]
+
+
+def test_each_image_has_a_mask_of_its_own(photos):
+    for name in ("a.jpg", "deep/b.png"):
+        Image.open(photos / "photos" / "b.png").save(photos / "photos" / name)
+    inputs = ["photos", photos / "photos" / "deep" / "b.png", photos / "photos" / "b.png"]
+    [path] = predict_files(inputs[1:] + inputs[:1], settings_for(photos / "out", "masks")).files[
+        -1:
+    ]
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        written = {
+            f"SegmentationClass/{name}.png" for name in ("b", "b_2", "a.jpg", "a.png", "deep/a")
+        }
+        assert len(names) == len(set(names))
+        assert written == {name for name in names if name.startswith("Seg")}
 
 
 @pytest.mark.parametrize(
