@@ -301,7 +301,7 @@ class _ResultWriter:
             "background_threshold": settings.background_threshold,
             "background_words": settings.background_words,
         }
-        identity = _identify(fetch_weights(weights)) if weights else None
+        identity = _identify_weights(weights) if weights else None
         if note := get_clip_note(cfg.MODEL.CLIP.ARCH):
             logger.warning(note)
         made_with = [cfg.dump(), identity, self._names, self._background, settings.frame_step]
@@ -333,19 +333,26 @@ class _ResultWriter:
         return None if result is None else result["problem"] or ""
 
     def read_result(self, one: PredictionInput) -> dict[str, Any] | None:
-        """The JSON of the same file and settings, with the regions that are needed, or None."""
+        """The JSON of the same file and settings, with what is needed of them, or None."""
         path = self._settings.output / f"{one.name}{_CLASSES}"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             result = json.loads(path.read_bytes())
             is_same = result["made_with"] == self._made_with
-            is_whole = one.is_video or result["problem"] or "regions" in result
             if is_same and result["file"] == _identify(one.path):
-                return result if is_whole or not self._needs_regions else None
+                return result if self._is_whole(one, result) else None
         return None
+
+    def _is_whole(self, one: PredictionInput, result: Mapping[str, Any]) -> bool:
+        """Whether a result has what the annotations need."""
+        if self._settings.annotations is None or one.is_video or result["problem"]:
+            return True
+        labels = self._settings.output / f"{one.name}{_LABELS}"
+        return "regions" in result if self._needs_regions else labels.is_file()
 
     def write_image(self, one: PredictionInput) -> str | None:
         """Write an image's files; there is no problem to be reported."""
         prediction = self._predict(one.path)
+        self._discard_other_result(one)
         prediction.save(self._path(one.name, _OVERLAY))
         prediction.save_labels(self._path(one.name, _LABELS))
         result: dict[str, Any] = {"file": _identify(one.path), "problem": None}
@@ -360,6 +367,7 @@ class _ResultWriter:
         """Write a video's files; return the problem to be reported, if any."""
         with VideoSource(one.path, self._settings.frame_step) as source:
             frames = tqdm(source, _printable(one.path), source.count, leave=False, unit="frame")
+            self._discard_other_result(one)
             result = self.write_frames(one.name, frames, source.rate)
         count, problem = len(result["frames"]), None
         if not count:
@@ -393,6 +401,11 @@ class _ResultWriter:
             self._files.pop()  # no frame, no video
         return {"names": names, "frames": results}
 
+    def _discard_other_result(self, one: PredictionInput) -> None:
+        """Remove the JSON of other settings, which must not belong to the files that now follow."""
+        if self.read_result(one) is None:  # else another process was faster
+            (self._settings.output / f"{one.name}{_CLASSES}").unlink(missing_ok=True)
+
     def write_result(self, name: PurePath, result: Mapping[str, Any]) -> None:
         """Write the JSON that says that all else is written."""
 
@@ -409,6 +422,15 @@ class _ResultWriter:
 def _printable(text: str | Path) -> str:
     """The text with escapes for bytes of file names that are not text."""
     return str(text).encode(errors="backslashreplace").decode()
+
+
+def _identify_weights(weights: str) -> dict[str, Any]:
+    """As :func:`_identify`, and the same for the downloads of several machines."""
+    path = fetch_weights(weights)
+    if os.path.exists(weights):
+        return _identify(path)
+    # In the cache of the hub, a file leads to one that is named by a hash of its content.
+    return {"file": os.path.basename(os.path.realpath(path)), "bytes": os.path.getsize(path)}
 
 
 def _identify(path: Path | str) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def _find_finished(paths: ImagePaths) -> Outcome | None:
 def _find_problem(paths: ImagePaths) -> str | None:
     """Why an image has no masks, "" where it has, or None where it is still to be done."""
     with contextlib.suppress(FileNotFoundError):
-        return paths.problem.read_text()
+        return paths.problem.read_text("utf-8")
     return "" if paths.annotation.exists() and paths.image.exists() else None
 
 

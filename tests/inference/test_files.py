@@ -19,9 +19,11 @@ from PIL import Image
 
 from pixelclip import Predictor
 from pixelclip.data.images import ImageReadError
+from pixelclip.engine import setup
 from pixelclip.inference import files as prediction_files
 from pixelclip.inference.files import (
     PredictionSettings,
+    _ResultWriter,
     find_inputs,
     find_prediction_status,
     predict_camera,
@@ -194,6 +196,40 @@ def test_an_interrupted_run_is_resumed(photos, settings, builds, toy_predictor, 
     assert not (settings.output / "a_2_classes.json").exists()
     report = predict_files(["one", "two"], settings)
     assert (report.written, report.kept, len(report.problems)) == (1, 1, 1)
+
+
+def test_a_killed_run_with_other_words_leaves_no_wrong_result(
+    photos, settings, builds, monkeypatch
+):
+    predict_files(["one"], settings)
+    expected = (settings.output / "a_labels.png").read_bytes()
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_ResultWriter, "write_result", kill)
+        with pytest.raises(KeyboardInterrupt):
+            predict_files(["one"], dataclasses.replace(settings, vocabulary=["sky", "car"]))
+    assert predict_files(["one"], settings).written == 1
+    assert (settings.output / "a_labels.png").read_bytes() == expected
+
+
+def test_machines_may_download_the_weights_at_different_times(
+    photos, settings, builds, monkeypatch
+):
+    settings = dataclasses.replace(settings, weights="someone/rooms")
+    kept = []
+    for machine, content in (("first", "hash"), ("second", "hash"), ("third", "other_hash")):
+        (photos / machine).mkdir()
+        (photos / machine / content).touch()
+        os.utime(photos / machine / content, (len(kept), len(kept)))
+        (photos / machine / "model.safetensors").symlink_to(content)
+        path = str(photos / machine / "model.safetensors")
+        for module in (setup, prediction_files):
+            monkeypatch.setattr(module, "fetch_weights", lambda _, path=path: path)
+        kept.append(predict_files(["one"], settings).kept)
+    assert kept == [0, 1, 0]
 
 
 def test_more_than_255_classes_have_labels_of_16_bits(photos, settings, builds):
