@@ -76,12 +76,22 @@ def load_clip(architecture: str, pretrained: str, weights_follow: bool = False) 
     if not weights_follow:
         _check_pretrained(architecture, config, pretrained)
         weights_file = _locate_weights(architecture, pretrained)
-    model = _open_clip().CLIP(**config)
+    model = _build(config, architecture)
     if weights_file is not None:
         _load_weights(model, weights_file, architecture)
     elif not weights_follow:
         logger.warning("MODEL.CLIP.PRETRAINED is empty: %s has random weights", architecture)
     return model
+
+
+def _build(config: dict[str, Any], architecture: str) -> "open_clip.CLIP":
+    try:
+        return _open_clip().CLIP(**config)
+    except Exception as error:  # of open_clip, timm and torch, for what a config may hold
+        raise ValueError(
+            f"MODEL.CLIP.ARCH {_first_lines(architecture)} cannot be built: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def load_tokenizer(architecture: str) -> "open_clip.SimpleTokenizer":
@@ -145,16 +155,20 @@ def _read_json_config(path: str) -> dict[str, Any]:
 def _parse_json_config(text: str, source: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"MODEL.CLIP.ARCH {source} is not valid JSON: {error}") from error
+    if isinstance(config, dict):
+        config = config.get("model_cfg", config)
     if not isinstance(config, dict):
         raise ValueError(f"MODEL.CLIP.ARCH {source} holds a {type(config).__name__}, not an object")
-    config = config.get("model_cfg", config)
     missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config)
     if missing:
         raise ValueError(
             f"MODEL.CLIP.ARCH {source} is not an open_clip model config: it lacks {sorted(missing)}"
         )
+    for section in ("vision_cfg", "text_cfg"):
+        if not isinstance(config[section], dict):
+            raise ValueError(f"MODEL.CLIP.ARCH {source}: its {section} is not an object")
     return config
 
 

@@ -136,6 +136,12 @@ def test_tag_downloads_and_loads(monkeypatch, tmp_path):
         ("{", "not valid JSON"),
         ("[]", "holds a list"),
         (json.dumps({"embed_dim": 3}), "lacks"),
+        ("[" * 10**6, "not valid JSON"),
+        (json.dumps({"model_cfg": 3}), "holds a int"),
+        (json.dumps({"embed_dim": 8, "vision_cfg": [], "text_cfg": {}}), "its vision_cfg is not"),
+        (json.dumps({"embed_dim": 8, "vision_cfg": {}, "text_cfg": None}), "its text_cfg is not"),
+        (json.dumps({"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"x": 1}}), "TypeError"),
+        (json.dumps({"embed_dim": "8", "vision_cfg": {}, "text_cfg": {}}), "cannot be built"),
         (None, "does not exist"),
     ],
 )
