@@ -69,14 +69,14 @@ def convert_checkpoint(
     Raises:
         OSError: a file cannot be read or written, or the folder is not empty.
         ModuleNotFoundError: a package is not installed.
-        ValueError: an unknown layout, ``target`` is ``source``, a file that is not a checkpoint of
-            PixelCLIP, or one whose weights the layout or 16 bits cannot hold, or without a config.
+        ValueError: an unknown layout, ``target`` is ``source`` or ends in .safetensors, a file
+            that is not a checkpoint of PixelCLIP, or one whose weights the layout or 16 bits
+            cannot hold, or without a config.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"The layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}.")
     path = fetch_weights(os.fspath(source))
-    if os.path.exists(target) and os.path.samefile(path, target):
-        raise ValueError(f"{os.fspath(target)!r} is the source itself: choose another target.")
+    _check_target(path, os.fspath(target), layout)
     checkpoint = read_checkpoint(path)
     weights = checkpoint.pop("model")
     _check_weights(path, weights, layout)
@@ -105,6 +105,18 @@ def select_weights(
     if layout == "published":
         selected = _to_published(selected)
     return {n: _to_half(n, v) for n, v in selected.items()} if half else selected
+
+
+def _check_target(source: str, target: str, layout: str) -> None:
+    if os.path.exists(target) and os.path.samefile(source, target):
+        raise ValueError(f"{target!r} is the source itself: choose another target.")
+    if layout not in CLIP_LAYOUTS and os.path.isdir(target):
+        raise IsADirectoryError(f"{target!r} is a folder: name the file to write.")
+    if layout not in CLIP_LAYOUTS and target.endswith(".safetensors"):
+        raise ValueError(
+            f"{target!r}: {layout!r} is a file of torch.save; end its name in .pth. "
+            "Predictor.save_pretrained writes safetensors."
+        )
 
 
 def _size(target: str | os.PathLike[str]) -> int:

@@ -84,6 +84,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[str]:
     path = os.path.abspath(os.fspath(path))
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
         raise FileExistsError(f"{path!r} exists: choose another folder, or remove it before.")
+    path = os.path.realpath(path)  # of a link, the empty folder that it leads to
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     _remove_leftovers_once(folder)

@@ -150,6 +150,10 @@ def test_the_source_stays_and_nothing_is_half_written(whole, tmp_path, monkeypat
     for target in (whole, tmp_path / "link.pth", tmp_path / "." / "whole.pth"):
         with pytest.raises(ValueError, match="is the source itself"):
             convert_checkpoint(whole, target, "inference")
+    with pytest.raises(IsADirectoryError, match="name the file to write"):
+        convert_checkpoint(whole, tmp_path, "inference")
+    with pytest.raises(ValueError, match="end its name in .pth"):
+        convert_checkpoint(whole, tmp_path / "x.safetensors", "inference")
     (tmp_path / "old.pth").write_text("old")
 
     def fail_half_way(data, file):

@@ -137,6 +137,15 @@ def test_what_stands_in_a_folders_place_stays(tmp_path):
     assert {path.name for path in tmp_path.rglob("*")} == {"folder", "own", "file", "link"}
 
 
+def test_a_link_to_an_empty_folder_stays(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    with atomic_folder(tmp_path / "link") as folder:
+        Path(folder, "file").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert os.listdir(tmp_path / "empty") == ["file"]
+
+
 def test_folders_of_killed_writers_are_removed(tmp_path):
     module = Path(sys.modules[atomic_folder.__module__].__file__)
     code = (
