@@ -53,15 +53,22 @@ def checkpoint(tiny_vit_json, tmp_path_factory):
     return save_checkpoint(make_tiny_config(tiny_vit_json), tmp_path_factory.mktemp("training"))
 
 
-@pytest.fixture
-def predictor(checkpoint):
+@pytest.fixture(scope="module")
+def shared_predictor(checkpoint):
     return Predictor.from_pretrained(checkpoint, CPU)
 
 
+@pytest.fixture
+def predictor(shared_predictor, monkeypatch):
+    """With a config for changes; tests may change its weights, too."""
+    monkeypatch.setattr(shared_predictor, "_config", shared_predictor._config.clone())
+    return shared_predictor
+
+
 @pytest.fixture(scope="module")
-def saved(checkpoint, tmp_path_factory):
+def saved(shared_predictor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "rooms"
-    Predictor.from_pretrained(checkpoint, CPU).save_pretrained(folder)
+    shared_predictor.save_pretrained(folder)
     return folder
 
 
@@ -85,6 +92,11 @@ def contents(folder):
     return {path.name for path in Path(folder).iterdir()}
 
 
+@pytest.mark.parametrize(
+    "tiny_config_of_each",
+    ["vit", pytest.param("convnext", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_a_folder_predicts_the_same_from_anywhere(tiny_config_of_each, tmp_path, image):
     """Without the JSON file of the architecture, which the folder's config holds."""
     predictor = Predictor.from_pretrained(save_checkpoint(tiny_config_of_each, tmp_path))

@@ -181,6 +181,7 @@ def test_images_without_masks_are_counted(images, tmp_path, monkeypatch):
     assert run(images, tmp_path / "out").finished_before == 4
 
 
+@pytest.mark.slow
 def test_shards_write_what_a_single_process_writes(images, tmp_path):
     (images / "bad.jpg").touch()
     run(images, tmp_path / "alone")
