@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--config-file", default="", help="for the last two layouts; default: the checkpoint's"
     )
     options = parser.parse_args(arguments)
+    if options.config_file and options.to in layouts[:3]:
+        parser.error(f"--config-file has no effect with --to {options.to}: leave it out")
 
     from pixelclip.checkpoint.conversion import convert_checkpoint
 

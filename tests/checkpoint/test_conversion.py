@@ -215,3 +215,9 @@ def test_the_command_offers_every_layout(capsys):
     with pytest.raises(SystemExit):
         tool.main(["source.pth", "target.pth", "--to", "another"])
     assert ", ".join(LAYOUTS) in capsys.readouterr().err.replace("'", "")
+
+
+def test_the_command_refuses_a_config_that_would_have_no_effect(capsys):
+    with pytest.raises(SystemExit):
+        tool.main(["a.pth", "b.pth", "--to", "inference", "--config-file", "c.yaml"])
+    assert "--config-file has no effect with --to inference" in capsys.readouterr().err
