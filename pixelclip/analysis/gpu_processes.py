@@ -217,7 +217,9 @@ def run_processes(
         process.kill()
         process.join()
         path = _result_path(folder, port, rank)
-        found = torch.load(path) if path.exists() else {"error": "no result in time, or a crash"}
+        found = {"error": "no result in time, or a crash"}
+        if path.exists():
+            found = torch.load(path, weights_only=True)
         if "error" in found and rank != killed:
             raise RuntimeError(f"process {rank} of {number}: {found['error']}")
         results.append(found.get("result"))

@@ -73,6 +73,7 @@ def test_a_stage_that_differs_on_the_device_fails(tiny_config, monkeypatch, chan
     assert compare_calls([call], "device").is_good != is_seen
 
 
+@pytest.mark.slow
 def test_formats_and_options_agree_on_the_cpu(tiny_config):
     models = {"tiny": Fixed(tiny_config)}
     statuses = {line.what: line.status for line in check_formats(models, "cpu")}

@@ -41,6 +41,7 @@ def test_a_training_is_measured(tiny, places):
     json.dumps(step.values)
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_measured(tiny, places):
     tiny.cfg.INPUT.MIN_SIZE_TEST = 64
     batch, stages = check_evaluation(tiny, "tiny", *places)

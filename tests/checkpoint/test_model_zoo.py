@@ -305,6 +305,7 @@ def test_a_name_server_that_hangs_is_given_up(tmp_path, monkeypatch):
     assert explains_what_to_do(error)
 
 
+@pytest.mark.slow
 def test_the_real_hub_is_the_default():
     code = (
         "from pixelclip.checkpoint import fetch_weights\n"

@@ -285,6 +285,7 @@ def test_videos_give_videos_of_overlays(photos, settings, builds, toy_predictor)
     assert predict_files(["clip.mp4"], dataclasses.replace(settings, frame_step=2)).kept == 1
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_long_video_stays_small(settings, builds, tmp_path, monkeypatch):
     shares = tuple(ClassShare(index, NAMES[index], 1 / 3, 0.1 + index / 7) for index in range(3))
     pixels = np.zeros((2, 2, 3), np.uint8)

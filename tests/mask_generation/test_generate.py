@@ -264,6 +264,7 @@ os.replace = replace_or_die
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_whole_files_and_resumes(images, tmp_path):
     killed = start_tool(images, tmp_path / "out", KILL_IN_THE_THIRD_JSON)
     killed.communicate()

@@ -23,7 +23,12 @@ def load(kind, model):
 
 
 @pytest.mark.parametrize(
-    ("kind", "save"), [(SAM, save_tiny_sam), (SAMHQ, save_tiny_sam_hq), (SAM2, save_tiny_sam_2)]
+    ("kind", "save"),
+    [
+        (SAM, save_tiny_sam),
+        pytest.param(SAMHQ, save_tiny_sam_hq, marks=pytest.mark.slow),
+        (SAM2, save_tiny_sam_2),
+    ],
 )
 def test_each_kind_of_model_finds_masks(kind, save, tmp_path):
     found = list(load(kind, save(tmp_path)).generate(random_image(0, 50, 70)))
@@ -36,6 +41,7 @@ def test_each_kind_of_model_finds_masks(kind, save, tmp_path):
         assert one.stability_score == 0.95
 
 
+@pytest.mark.slow
 def test_masks_of_a_large_image_have_its_size(tmp_path, monkeypatch):
     monkeypatch.setattr(SAM, "working_side", 70)
     found = list(load(SAM, save_tiny_sam(tmp_path)).generate(random_image(0, 150, 210)))

@@ -63,6 +63,7 @@ def checkpoints(tiny_vit_json, tmp_path):
     return [write_checkpoint(tmp_path / "runs", tiny_vit_json, count) for count in (4, 8)]
 
 
+@pytest.mark.slow
 def test_prompts_of_several_checkpoints(run, config_file, dataset, checkpoints, tmp_path):
     output = tmp_path / "prompts"
     arguments = ["--config-file", config_file, "--weights", *checkpoints, "--dataset", dataset]
@@ -84,6 +85,7 @@ def test_prompts_of_several_checkpoints(run, config_file, dataset, checkpoints, 
     assert Image.open(output / "clusters.png").width == 3 * 260
 
 
+@pytest.mark.slow
 def test_counts_over_a_data_set_are_kept(
     run, config_file, dataset, checkpoints, tmp_path, monkeypatch, caplog
 ):
