@@ -239,3 +239,12 @@ class RecordingAssignment:
         if self._given is None:
             return probabilities
         return torch.nn.functional.one_hot(next(self._given), logits.shape[1]).float()
+
+
+@pytest.fixture
+def one_thread():
+    """With several threads, sums have another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

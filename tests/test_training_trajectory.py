@@ -36,14 +36,8 @@ CONFIGS = {"vit": "configs/pixelclip_vitb16.yaml", "convnext": "configs/pixelcli
 # Entries that are kept of each tensor that changed, about.
 GOLDEN_ENTRIES, RECORDED_ENTRIES = 256, 8
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """With several, sums have another order, and AdamW's first steps enlarge the difference."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# AdamW's first steps enlarge what another order of sums changes.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the golden numbers are not at {GOLDEN}")

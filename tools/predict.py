@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pixelclip.inference.files import PredictionReport
+    from pixelclip.inference.files import PredictionReport, PredictionSettings
     from pixelclip.utils.shards import Shard
 
 
@@ -54,17 +54,10 @@ def _find_path(words: Sequence[str], has_input: bool) -> str | None:
     return next(filter(is_path, words), None)
 
 
-def _predict(options: argparse.Namespace) -> int:
+def _read_settings(options: argparse.Namespace) -> "PredictionSettings":
     from pixelclip.data.vocabularies import parse_words
     from pixelclip.inference.annotations import AnnotationSettings
-    from pixelclip.inference.files import (
-        PredictionReport,
-        PredictionSettings,
-        find_prediction_status,
-        predict_camera,
-        predict_files,
-    )
-    from pixelclip.utils.shards import find_shard
+    from pixelclip.inference.files import PredictionSettings
 
     def words(given: Sequence[str] | None) -> tuple[str, ...] | None:
         return parse_words(given) if given else None
@@ -72,7 +65,7 @@ def _predict(options: argparse.Namespace) -> int:
     annotations = None
     if options.format:
         annotations = AnnotationSettings(options.format, options.polygons, options.min_region)
-    settings = PredictionSettings(
+    return PredictionSettings(
         vocabulary=words(options.words) or options.vocabulary,
         output=options.output,
         config_file=options.config_file,
@@ -83,6 +76,18 @@ def _predict(options: argparse.Namespace) -> int:
         frame_step=options.frame_step,
         annotations=annotations,
     )
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from pixelclip.inference.files import (
+        PredictionReport,
+        find_prediction_status,
+        predict_camera,
+        predict_files,
+    )
+    from pixelclip.utils.shards import find_shard
+
+    settings = _read_settings(options)
     shard, report = find_shard(options.shard), PredictionReport()
     if options.status:
         status = find_prediction_status(options.inputs, settings)
@@ -127,21 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=Path("output/predictions"), help="folder (%(default)s)"
     )
-    parser.add_argument(
-        "--format",
-        choices=("coco", "cvat", "label-studio", "masks"),
-        help="also write one file about all images, for an annotation tool",
-    )
-    parser.add_argument(
-        "--polygons", action="store_true", help="in it, polygons for regions without holes"
-    )
-    parser.add_argument(
-        "--min-region",
-        type=float,
-        default=0.001,
-        metavar="SHARE",
-        help="of the image, that a region in it must have (%(default)s)",
-    )
+    _add_annotation_options(parser)
     parser.add_argument("--background-threshold", type=float, help="below this cosine: background")
     parser.add_argument("--background-words", nargs="+", help="words that mean background")
     parser.add_argument("--camera", type=int, metavar="NUMBER", help="a webcam; 0 is the first")
@@ -157,6 +148,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--opts", nargs="+", default=[], help="config keys and values: KEY VALUE")
     return parser
+
+
+def _add_annotation_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        choices=("coco", "cvat", "label-studio", "masks"),
+        help="also write one file about all images, for an annotation tool",
+    )
+    parser.add_argument(
+        "--polygons", action="store_true", help="in it, polygons for regions without holes"
+    )
+    parser.add_argument(
+        "--min-region",
+        type=float,
+        default=0.001,
+        metavar="SHARE",
+        help="of the image, that a region in it must have (%(default)s)",
+    )
 
 
 if __name__ == "__main__":

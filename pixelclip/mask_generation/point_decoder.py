@@ -1,7 +1,7 @@
 """SAM's mask decoder, asked about many points of one image.
 
 The numbers are those of transformers' ``SamModel``, which takes four times as long: it projects the
-N positions of the image anew for each point, while here the few tokens of a point take both
+N positions of the image again for each point, while here the few tokens of a point take both
 projections of an attention upon them, as in (x @ A) @ B = x @ (A @ B). What all points share in
 the first layer is computed once. Masks are made where a point's predicted IoU asks for them.
 

@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from pixelclip.analysis import gpu_processes
 from pixelclip.analysis.checks import FAILED, PASSED, SKIPPED
@@ -20,14 +19,8 @@ from pixelclip.analysis.speed import Configuration
 from ..conftest import SMALL_TRAINING, write_images
 from .test_gpu_correctness import Fixed
 
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    """Forked processes must not wait for threads that they do not have."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# Forked processes must not wait for threads that they do not have.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_cases_say_what_they_are():

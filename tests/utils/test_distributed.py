@@ -23,6 +23,8 @@ from ..reliability.small_training import CONTEXT
 # Masks of the four images of a batch; the first two belong to the first process.
 MASK_COUNTS = {"equal": (5, 5, 5, 5), "unequal": (9, 3, 1, 4), "one has none": (6, 5, 0, 0)}
 STEPS = 3
+# As the processes have, so that sums are added in the same order.
+pytestmark = pytest.mark.usefixtures("one_thread")
 ABLATIONS = sorted((Path(__file__).resolve().parents[2] / "configs" / "ablations").glob("[a-z]*"))
 # Over a configuration's own sizes.
 TINY = [
@@ -123,15 +125,6 @@ def train_in_parts(architecture, rank, processes):
         loss = storage.latest().get("total_loss")
     parameters = model.class_prompts.tokens, model.mask_decoder.proj.weight
     return loss, *(parameter.grad.clone() for parameter in parameters)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """As the processes have, so that sums are added in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
